@@ -1,0 +1,1 @@
+"""The five steps as KFP components: data, synthesize, train, evaluate, push."""

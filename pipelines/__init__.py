@@ -1,0 +1,1 @@
+"""The pipelines, and the ways to compile and run them."""

@@ -1,0 +1,1 @@
+"""The whole job on one machine: the pipeline, and the servers around its champion."""

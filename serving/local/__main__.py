@@ -1,0 +1,195 @@
+"""The main job on one machine, and the stack that stays up: `python -m serving.local run | up | down | status`."""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from serving.local import processes
+from serving.local.stack import HOTKEY, VALIDATOR, Stack, mlflow_server, serve
+from serving.local.state import State
+from serving.local.summary import summarise, text
+from streetvision import atomic
+from streetvision.challenge_set import ChallengeSet
+from streetvision.data.source import open_source
+from streetvision.errors import BusyError, StreetvisionError
+from streetvision.simulation import Event, Miner, SimulationResult, simulate
+from streetvision.subnet.wallet import load_keypair
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 well, 1 failed, 2 bad input, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    state = State(arguments.state.resolve())
+    try:
+        match arguments.command:
+            case "run":
+                with state.locked():
+                    return run(state, arguments)
+            case "up":
+                with state.locked():
+                    return up(state, arguments)
+            case "down":
+                with state.locked():
+                    return down(state)
+            case _:
+                return status(state, as_json=arguments.json)
+    except StreetvisionError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 2 if isinstance(err, ValueError) else 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing is left running, and the next run goes on from what is finished", file=sys.stderr)
+        return 130
+
+
+def run(state: State, arguments: argparse.Namespace) -> int:
+    """The main job: the pipeline, then its champion behind a miner that a simulated validator asks."""
+    begun = time.monotonic()
+    code, pipeline = _pipeline(state, arguments)
+    if code:
+        return code
+    receipt = json.loads(Path(pipeline["receipt"]).read_text())
+    served = receipt["champion"] or receipt["challenger"]
+    atomic.write_bytes(state.report, Path(pipeline["report"]).read_bytes())
+    challenge_set = ChallengeSet.read(Path(pipeline["challenge_set"]))
+    _say(f"starting predictor and miner edge over model {served['sha256'][:12]}")
+    with ExitStack() as stopping:
+        stack = serve(state, Path(served["path"]), stopping, stay=False)
+        _say(f"a simulated validator sends {arguments.challenges} signed challenges to {stack.miner_url}")
+        simulation = _simulate(state, stack, challenge_set, count=arguments.challenges)
+    seconds = time.monotonic() - begun
+    summary = summarise(state, pipeline, receipt, challenge_set, simulation, seconds=seconds)
+    atomic.write_json(state.summary, summary)
+    _say(text(state, summary))
+    return 0
+
+
+def up(state: State, arguments: argparse.Namespace) -> int:
+    """Leaves the served champion, its miner edge and the MLflow UI running, written down in `state.json`."""
+    if any(server.running for server in state.servers()):
+        raise BusyError(f"it is up already: `{state.file}`", hint="`make status` shows it, `make down` stops it")
+    if not state.summary.is_file() and (code := run(state, arguments)):
+        return code
+    summary = json.loads(state.summary.read_text())
+    model_dir = Path(summary["served"]["path"])
+    with ExitStack() as stopping:
+        stack = serve(state, model_dir, stopping, stay=True)
+        mlflow, mlflow_url = mlflow_server(state, stopping)
+        content = {
+            "predictor": {
+                "url": stack.predictor_url,
+                "grpc": stack.predictor_grpc,
+                "pid": stack.predictor.pid,
+                "model": "roadwork",
+            },
+            "miner": {
+                "url": stack.miner_url,
+                "pid": stack.miner.pid,
+                "hotkey": stack.miner_hotkey,
+                "metrics_url": stack.metrics_url,
+            },
+            "validator": {"wallet_path": str(state.wallets), "wallet_name": VALIDATOR, "hotkey_name": HOTKEY},
+            "mlflow": {"url": mlflow_url, "pid": mlflow.pid},
+            "model_dir": str(model_dir),
+            "images": summary["challenge_set"],
+        }
+        atomic.write_json(state.file, content)
+        stopping.pop_all()  # all is well: nothing is stopped
+    status(state, as_json=False)
+    print("\ntry   .venv/bin/streetvision simulate    a validator against this miner\nstop  make down")
+    return 0
+
+
+def down(state: State) -> int:
+    """Stops what `up` started."""
+    for server in state.servers():
+        if server.running:
+            processes.stop(server.pid)
+        print(f"{server.name}: {'stopped' if server.running else 'was not running'}")
+    state.file.unlink(missing_ok=True)
+    return 0
+
+
+def status(state: State, *, as_json: bool) -> int:
+    """Shows what is up; 0 where everything is, 1 otherwise."""
+    servers = state.servers()
+    content = json.loads(state.file.read_text()) if servers else {}
+    if as_json:
+        print(json.dumps({**content, "running": {server.name: server.running for server in servers}}, indent=2))
+    elif not servers:
+        print("nothing is up: `make up` starts the predictor, the miner edge and MLflow")
+    else:
+        for server in servers:
+            state_word = "running" if server.running else "STOPPED"
+            print(f"{server.name:<10} {state_word}  {content[server.name]['url']}  (process {server.pid})")
+        print(f"{'metrics':<10} {content['miner']['metrics_url']}")
+        print(f"{'hotkey':<10} {content['miner']['hotkey']}")
+        print(f"{'model':<10} {content['model_dir']}")
+        print(f"{'pictures':<10} {content['images']}")
+    return 0 if servers and all(server.running for server in servers) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving.local", description=__doc__)
+    parser.add_argument("--state", type=Path, default=Path(".streetvision"), help="folder of everything that is kept")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, purpose in (
+        ("run", "the main job, end to end"),
+        ("up", "predictor, miner edge and MLflow stay running; the main job first where it never ran"),
+    ):
+        command = commands.add_parser(name, help=purpose)
+        command.add_argument("--data", default="procedural", help="a folder or CSV of your own photos")
+        command.add_argument("--preset", default="efficientnet-lite0", help="backbone")
+        command.add_argument("--challenges", type=int, default=500, help="how many the simulated validator sends")
+        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a pipeline parameter")
+    commands.add_parser("down", help="stop what `up` started")
+    commands.add_parser("status", help="what is up").add_argument("--json", action="store_true")
+    return parser
+
+
+def _pipeline(state: State, arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Exit code and outputs of the pipeline, which runs as a process of its own and prints its own sentence."""
+    source = arguments.data
+    if source != "procedural":
+        source = str(Path(source).resolve())
+        open_source(source, scenes=0, seed=0).fingerprint()  # a folder that cannot be used is said here, at once
+    outputs = state.root / "retrain.json"
+    command = [sys.executable, "-m", "pipelines", "local", "retrain", "--state", str(state.root)]
+    command += ["--outputs", str(outputs), "--set", f"source={source}", "--set", f"preset={arguments.preset}"]
+    for setting in arguments.set:
+        command += ["--set", setting]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):  # Ctrl-C reached it too: it ends its steps in order
+            process.wait(timeout=20)
+        process.kill()
+        raise
+    return code, {} if code else json.loads(outputs.read_text())
+
+
+def _simulate(state: State, stack: Stack, challenge_set: ChallengeSet, *, count: int) -> SimulationResult:
+    keypair = load_keypair(state.wallets, VALIDATOR, HOTKEY)
+    miners = [Miner(url=stack.miner_url, hotkey=stack.miner_hotkey, uid=1)]
+    with tqdm(total=count, unit="challenge", disable=None) as bar:
+
+        def advance(_: tuple[Event, ...]) -> None:
+            bar.update()
+
+        return asyncio.run(simulate(miners, challenge_set, keypair, count=count, seed=0, time_scale=0, on_step=advance))
+
+
+def _say(words: str) -> None:
+    print(f"\n{words}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

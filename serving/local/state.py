@@ -1,0 +1,99 @@
+"""Where this machine keeps what, and what is up."""
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from serving.local import processes
+from streetvision.errors import BusyError, SettingsError
+
+MODULES = {"predictor": "serving.predictor", "miner": "serving.miner", "mlflow": "mlflow"}
+
+
+@dataclass(frozen=True)
+class State:
+    """Where this machine keeps what, all below one folder."""
+
+    root: Path
+
+    @property
+    def file(self) -> Path:
+        """What is up, for people and scripts."""
+        return self.root / "state.json"
+
+    @property
+    def summary(self) -> Path:
+        """What the last main job came to."""
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The last evaluation, for a browser."""
+        return self.root / "report.html"
+
+    @property
+    def wallets(self) -> Path:
+        """Hotkeys of our own; the person's wallets are never read."""
+        return self.root / "wallets"
+
+    @property
+    def metagraph(self) -> Path:
+        """Who is registered on the mock network."""
+        return self.root / "metagraph.json"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's database."""
+        return f"sqlite:///{self.root}/mlflow.db"
+
+    def log(self, name: str) -> Path:
+        """A server's log."""
+        return self.root / "logs" / f"{name}.log"
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Holds the folder for one command at a time.
+
+        Raises:
+            BusyError: another command holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as err:
+            raise BusyError(
+                f"another `make run`, `make up` or `make down` is at work in `{self.root}`", hint="wait for it to end"
+            ) from err
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def servers(self) -> list["Server"]:
+        """What `state.json` says is up, and whether it really is.
+
+        Raises:
+            SettingsError: the file is damaged.
+        """
+        try:
+            content = json.loads(self.file.read_text())
+            pids = {name: int(content[name]["pid"]) for name in MODULES}
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError) as err:
+            raise SettingsError(f"`{self.file}` is damaged: {err}", hint="delete it and run `make up`") from err
+        return [Server(name, pids[name], processes.runs(pids[name], module)) for name, module in MODULES.items()]
+
+
+@dataclass(frozen=True)
+class Server:
+    """One process of `make up`."""
+
+    name: str
+    pid: int
+    running: bool

@@ -1,0 +1,29 @@
+"""`python -m serving.miner`: settings come from `STREETVISION_MINER_*` (see settings.py)."""
+
+import logging
+import os
+import sys
+
+import uvloop
+
+from serving import logs
+from serving.miner.server import serve
+from serving.miner.settings import Settings
+from streetvision.errors import BusyError, InputError
+
+
+def main() -> int:
+    """Runs the miner; 0 after a signal, 2 where it could not start."""
+    try:
+        settings = Settings.from_environment(os.environ)
+        logs.configure(settings.log_level_number)
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+        uvloop.run(serve(settings))
+    except (InputError, BusyError) as err:
+        print(f"miner: {err}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pictures with labels: sources, duplicates, splits and the manifest that keeps them."""

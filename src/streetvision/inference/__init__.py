@@ -1,0 +1,1 @@
+"""From model directory and encoded pictures to the served probability, alike for evaluation and serving."""

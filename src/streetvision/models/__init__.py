@@ -1,0 +1,1 @@
+"""Networks: frozen pretrained backbones and the heads trained on their features."""

@@ -1,0 +1,148 @@
+"""The prediction table: one model's answers to a challenge set, taken, written and read."""
+
+import io
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from streetvision import atomic
+from streetvision.challenge_set import ChallengeSet
+from streetvision.errors import EvidenceError
+from streetvision.evaluation import Predictions
+from streetvision.inference.classifier import Classifier
+
+SCHEMA = pa.schema(
+    [
+        pa.field("challenge_id", pa.string(), nullable=False),
+        pa.field("label", pa.uint8(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("level", pa.int8(), nullable=False),
+        pa.field("calibrated", pa.float64(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("latency_ms", pa.float64()),
+    ]
+)
+OPTIONAL = frozenset({"calibrated", "group", "latency_ms"})
+
+_HINT = "write the table again with `streetvision evaluate`"
+_BATCH = 32
+_AHEAD = 2  # batches that are decoded while one is answered
+
+
+def answer(challenge_set: ChallengeSet, classifier: Classifier, *, timed: int = 200) -> Predictions:
+    """The model's answers to every challenge, through the code that serves it.
+
+    Args:
+        challenge_set: the questions.
+        classifier: the model.
+        timed: challenges, spread over the set, that are answered alone as a miner answers them; `latency_ms` is their
+            time from JPEG to probability. The others are answered in batches and have none.
+
+    Raises:
+        DataError: a picture of the set is missing.
+        ImageError: a picture is unusable.
+        EngineError: the engine failed or answered nonsense.
+    """
+    rows, n = challenge_set.rows, len(challenge_set)
+    probability, calibrated = np.empty(n), np.empty(n)
+    latency_ms = np.full(n, np.nan)
+    alone = np.unique(np.linspace(0, n - 1, min(timed, n)).astype(np.intp))
+    batched = np.setdiff1d(np.arange(n), alone)
+    batches = deque(batched[start : start + _BATCH] for start in range(0, len(batched), _BATCH))
+
+    def load(batch: NDArray[np.intp]) -> NDArray[np.uint8]:
+        return classifier.model_inputs([challenge_set.read_bytes(rows[row]) for row in batch])
+
+    classifier.warm_up()
+    with tqdm(total=n, desc="answers", unit="", disable=None) as progress, ThreadPoolExecutor(1) as decoder:
+        for row in alone:
+            data = challenge_set.read_bytes(rows[row])
+            start = time.perf_counter()
+            answers = classifier.predict([data])
+            latency_ms[row] = 1000 * (time.perf_counter() - start)
+            probability[row], calibrated[row] = answers.probability[0], answers.calibrated[0]
+            progress.update()
+        loading: deque[tuple[NDArray[np.intp], Future[NDArray[np.uint8]]]] = deque()
+        while batches or loading:
+            while batches and len(loading) < _AHEAD:
+                batch = batches.popleft()
+                loading.append((batch, decoder.submit(load, batch)))
+            batch, inputs = loading.popleft()
+            answers = classifier.predict(inputs.result())
+            probability[batch], calibrated[batch] = answers.probability, answers.calibrated
+            progress.update(len(batch))
+    return Predictions(
+        challenge_id=np.array([row.challenge_id for row in rows]),
+        label=np.array([row.label for row in rows], dtype=np.uint8),
+        probability=probability,
+        source=np.array([row.source for row in rows]),
+        level=np.array([row.level for row in rows], dtype=np.int8),
+        calibrated=calibrated,
+        group=np.array([row.group for row in rows]),
+        latency_ms=latency_ms,
+    )
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Leaves the table at `path`; a latency that was not measured is null.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing; nothing is half-written.
+    """
+    columns = {name: getattr(predictions, name) for name in SCHEMA.names}
+    present = [field for field in SCHEMA if columns[field.name] is not None]
+    # `from_pandas` is pyarrow's name for "NaN is null"
+    arrays = [pa.array(columns[field.name], type=field.type, from_pandas=True) for field in present]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(present)), buffer, compression="zstd")
+    atomic.write_bytes(path, buffer.getvalue())
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The table at `path`, every value checked; columns beyond the contract's are left unread.
+
+    Raises:
+        EvidenceError: no table there, a column that is missing, of another type or has gaps, or a value out of range.
+    """
+    try:
+        # from memory, so that pyarrow reads no partition out of a folder called `a=b`
+        table = pq.read_table(io.BytesIO(path.read_bytes()))
+    except OSError as err:
+        raise EvidenceError(f"cannot read prediction table `{path}`: {err.strerror or err}", hint=_HINT) from err
+    except pa.ArrowException as err:
+        raise EvidenceError(f"`{path}` is no Parquet table: {err}", hint=_HINT) from err
+    missing = [name for name in SCHEMA.names if name not in table.column_names and name not in OPTIONAL]
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing)
+        raise EvidenceError(f"prediction table `{path}` lacks {listed}", hint=_HINT)
+    columns = {field.name: _column(table, field, path) for field in SCHEMA if field.name in table.column_names}
+    try:
+        return Predictions(**columns)
+    except EvidenceError as err:
+        raise EvidenceError(f"prediction table `{path}`: {err.message}", hint=err.hint or _HINT) from err
+
+
+def _column(table: Any, field: Any, path: Path) -> Any:
+    column = table.column(field.name)
+    if column.null_count and not field.nullable:
+        raise EvidenceError(
+            f"column `{field.name}` of `{path}` has {column.null_count} gaps, expected none", hint=_HINT
+        )
+    try:
+        values = column.cast(field.type)
+    except pa.ArrowException as err:
+        raise EvidenceError(
+            f"column `{field.name}` of `{path}` is `{column.type}`, expected `{field.type}`", hint=_HINT
+        ) from err
+    if pa.types.is_string(field.type):
+        return np.array(values.to_pylist(), dtype=np.str_)
+    return values.to_numpy()

@@ -1,0 +1,184 @@
+"""The step after the verdict: every model is registered; a promoted one becomes champion and goes to the hub."""
+
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from streetvision import atomic
+from streetvision.assessment import training_record
+from streetvision.errors import DataError, SettingsError
+from streetvision.evaluation import Report, evaluate
+from streetvision.inference.model_directory import ModelDirectory
+from streetvision.predictions import read_predictions
+from streetvision.registry.decision import Decision
+from streetvision.registry.hub import FolderHub, Hub
+from streetvision.registry.huggingface import HuggingFaceHub
+from streetvision.registry.mlflow import DatasetUse, RegisteredVersion, Registry
+from streetvision.registry.modelcard import ModelCard, push_files
+from streetvision.report import pngs
+
+REPOSITORY = "streetvision/roadwork"  # of a folder hub, whose folder names the place
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A registered model and where its directory lies."""
+
+    version: int
+    sha256: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What became of the challenger, and which model is champion now."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    challenger: Served
+    champion: Served | None
+    revision: str
+    url: str
+
+    def write(self, path: Path) -> None:
+        """Leaves the receipt as JSON.
+
+        Raises:
+            StorageError: the disk is full, read-only or failing.
+        """
+        atomic.write_json(path, asdict(self))
+
+
+def publish(
+    model_dir: Path,
+    *,
+    report: Path,
+    predictions: Path,
+    decision: Path,
+    tracking_uri: str,
+    models_uri: str,
+    hub: str,
+    submitted_by: str,
+) -> Published:
+    """Registers the challenger with everything known about it and, on `promote`, moves the aliases and pushes.
+
+    Args:
+        model_dir: the challenger.
+        report: its HTML report.
+        predictions: its prediction table.
+        decision: the gate's, as JSON.
+        tracking_uri: MLflow's.
+        models_uri: folder of the registered models.
+        hub: `folder:PATH` or `hf:OWNER/NAME`; empty pushes nowhere.
+        submitted_by: ss58 address of the miner's hotkey.
+
+    Raises:
+        RegistryError: MLflow refused, or the champion changed since the decision.
+        HubError: the hub refused, or what was read back differs.
+        SettingsError: the hub or the hotkey cannot be used.
+    """
+    verdict = _read_decision(decision)
+    table = read_predictions(predictions)
+    figures = evaluate(table, seed=verdict.policy.seed)
+    model = ModelDirectory.open(model_dir)
+    record = training_record(model_dir) or {}
+    registry = Registry(tracking_uri, Path(models_uri))
+    before = registry.champion()
+    registered = registry.register(
+        model_dir,
+        decision=verdict,
+        params={"preset": model.config.preset, **record.get("settings", {})},
+        metrics=_metrics(figures),
+        epochs=record.get("history", []),
+        artifacts={
+            "report.html": report,
+            "predictions.parquet": predictions,
+            "report.json": figures.model_dump_json(indent=2).encode(),
+            **{f"plots/{name}.png": png for name, png in pngs(figures, table, training=record.get("history")).items()},
+        },
+        datasets=[
+            DatasetUse(name="manifest", version=model.config.data_version, source="manifest", context="training"),
+            DatasetUse(
+                name="challenge set",
+                version=str(table.challenge_id[0]).partition("/")[0],
+                source="challenge set",
+                context="evaluation",
+            ),
+        ],
+    )
+    revision = url = ""
+    if verdict.verdict == "promote":
+        compared_with = before.version if before and before.sha256 == verdict.champion_sha256 else None
+        registry.promote(registered.version, expected_champion=compared_with)
+        if hub:
+            commit = _push(open_hub(hub), model_dir, registered, figures, verdict, submitted_by)
+            revision, url = commit
+    champion = registry.champion()
+    return Published(
+        verdict=verdict.verdict,
+        reasons=verdict.reasons,
+        challenger=_served(registry, registered),
+        champion=_served(registry, champion) if champion else None,
+        revision=revision,
+        url=url,
+    )
+
+
+def open_hub(name: str) -> Hub:
+    """The hub called `folder:PATH` or `hf:OWNER/NAME`.
+
+    Raises:
+        SettingsError: the name has neither form.
+    """
+    kind, _, place = name.partition(":")
+    if kind == "folder" and place:
+        return FolderHub(Path(place), REPOSITORY)
+    if kind == "hf" and place.count("/") == 1:
+        return HuggingFaceHub(place)
+    raise SettingsError(f"hub is `{name}`, expected `folder:PATH` or `hf:OWNER/NAME`")
+
+
+def _push(
+    hub: Hub, model_dir: Path, registered: RegisteredVersion, figures: Report, decision: Decision, submitted_by: str
+) -> tuple[str, str]:
+    card = ModelCard.make(
+        model_name="roadwork",
+        description=f"P(roadwork) of a street-level photo; mean reward {figures.reward.mean:.3f} on frozen challenges",
+        version=f"1.{registered.version}.0",
+        submitted_by=submitted_by,
+        submission_time=int(time.time()),
+    )
+    files = push_files(model_dir, card, figures, decision=decision)
+    commit = hub.push(files, message=f"roadwork version {registered.version}", parent=hub.head())
+    return commit.revision, commit.url
+
+
+def _served(registry: Registry, version: RegisteredVersion) -> Served:
+    return Served(version=version.version, sha256=version.sha256, path=str(registry.fetch(version)))
+
+
+def _metrics(report: Report) -> dict[str, float]:
+    metrics = {
+        "reward": report.reward.mean,
+        "reward_low": report.reward.low,
+        "reward_high": report.reward.high,
+        "accuracy": report.accuracy,
+        "mcc": report.mcc,
+        "brier": report.brier,
+        "ece": report.ece,
+    }
+    if report.latency:
+        metrics |= {"latency_p50_ms": report.latency.p50_ms, "latency_p99_ms": report.latency.p99_ms}
+    for stratum in report.strata:
+        metrics[f"accuracy/{stratum.source}/level{stratum.level}"] = stratum.accuracy.mean
+    return metrics
+
+
+def _read_decision(path: Path) -> Decision:
+    try:
+        return Decision.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as err:
+        raise DataError(f"`{path}` is no decision of the gate: {err}", hint="run `evaluate` again") from err

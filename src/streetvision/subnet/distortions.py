@@ -1,0 +1,77 @@
+"""The five distortions that validators lay over a picture, true to the last bit, flaws included.
+
+Source: natixnetwork/streetvision-subnet natix/utils/image_transforms.py @ 28a1755
+"""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Parameter by strength; strength 0 leaves the picture alone.
+CHROMA_SCALE = (1.0, 0.4, 0.3)  # CS
+BRIGHTNESS_SCALE = (1.0, 0.85, 0.725)  # CC
+COARSENESS = (1, 2, 3)  # JPEG, which upstream calls so and which is none
+NOISE_VARIANCE = (0.0, 0.001, 0.002)  # GNC
+BLUR_KERNEL_PX = (1, 7, 9)  # GB
+
+
+def fade(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """Chroma scaled about its middle; values outside 0 to 255 wrap around, as they do on the network (CS)."""
+    planes = _to_ycbcr(image)
+    for chroma in planes[1:]:
+        chroma -= np.float32(0.5)
+        chroma *= np.float32(scale)
+        chroma += np.float32(0.5)
+    return _to_rgb(planes).astype(np.int32).astype(np.uint8)
+
+
+def darken(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """Every value times `scale`, truncated (CC)."""
+    table = (np.arange(256, dtype=np.float32) * np.float32(scale)).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, table), dtype=np.uint8)
+
+
+def coarsen(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Shrunk by `factor` and enlarged again, both without antialiasing (JPEG)."""
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (width // factor, height // factor))
+    return np.asarray(cv2.resize(small, (width, height)), dtype=np.uint8)
+
+
+def add_noise(image: NDArray[np.uint8], variance: float, rng: np.random.RandomState) -> NDArray[np.uint8]:
+    """Gaussian noise of that variance on brightness and both chromas, float64 from numpy's legacy `randn` (GNC)."""
+    noisy: list[NDArray[np.float32]] = []
+    for noise, plane in zip(cv2.split(rng.randn(*image.shape)), _to_ycbcr(image), strict=True):
+        noise *= math.sqrt(variance)
+        noise += plane / np.float32(255)
+        noise *= 255
+        noisy.append(noise.astype(np.float32))
+    return np.clip(_to_rgb(noisy), 0, 255).astype(np.uint8)
+
+
+def blur(image: NDArray[np.uint8], kernel_px: int) -> NDArray[np.uint8]:
+    """Gaussian blur whose standard deviation is a sixth of its kernel (GB)."""
+    return np.asarray(cv2.GaussianBlur(image, (kernel_px, kernel_px), kernel_px / 6), dtype=np.uint8)
+
+
+def _to_ycbcr(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Y, Cb, Cr as float32[H,W], scaled as if pixels ran from 0 to 1, which they do not."""
+    y, cr, cb = cv2.split(cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2YCrCb))
+    planes = [np.asarray(plane, dtype=np.float32) for plane in (y, cb, cr)]
+    for plane, span in zip(planes, (219, 224, 224), strict=True):
+        plane *= np.float32(span)
+        plane += np.float32(16)
+        plane /= np.float32(255)
+    return planes
+
+
+def _to_rgb(planes: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    for plane, span in zip(planes, (219, 224, 224), strict=True):
+        plane *= np.float32(255)
+        plane -= np.float32(16)
+        plane /= np.float32(span)
+    y, cb, cr = planes
+    return np.asarray(cv2.cvtColor(cv2.merge([y, cr, cb]), cv2.COLOR_YCrCb2RGB), dtype=np.float32)

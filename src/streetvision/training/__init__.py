@@ -1,0 +1,1 @@
+"""Training: features of augmented views, head, calibration, export."""
