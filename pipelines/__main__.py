@@ -83,10 +83,13 @@ def _local(arguments: argparse.Namespace) -> int:
         "hub": f"folder:{state}/hub",
         **given,
     }
-    outputs = local.run(pipeline, _typed(pipeline, given), root=state / "kfp")
+    outputs = local.run(
+        pipeline, _typed(pipeline, given), root=state / "kfp", log=state / "logs" / f"{arguments.pipeline}.log"
+    )
     if arguments.outputs:
         atomic.write_json(arguments.outputs, outputs)
-    print(json.dumps(outputs, indent=2))
+    else:
+        print(json.dumps(outputs, indent=2))
     return 0
 
 

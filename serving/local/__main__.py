@@ -10,8 +10,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from serving.local import processes
 from serving.local.stack import HOTKEY, VALIDATOR, Stack, mlflow_server, serve
 from serving.local.state import State
@@ -20,6 +18,7 @@ from streetvision import atomic
 from streetvision.challenge_set import ChallengeSet
 from streetvision.data.source import open_source
 from streetvision.errors import BusyError, StreetvisionError
+from streetvision.progress import Progress
 from streetvision.simulation import Event, Miner, SimulationResult, simulate
 from streetvision.subnet.wallet import load_keypair
 
@@ -179,10 +178,10 @@ def _pipeline(state: State, arguments: argparse.Namespace) -> tuple[int, dict[st
 def _simulate(state: State, stack: Stack, challenge_set: ChallengeSet, *, count: int) -> SimulationResult:
     keypair = load_keypair(state.wallets, VALIDATOR, HOTKEY)
     miners = [Miner(url=stack.miner_url, hotkey=stack.miner_hotkey, uid=1)]
-    with tqdm(total=count, unit="challenge", disable=None) as bar:
+    with Progress("sent", total=count, unit="challenge") as progress:
 
         def advance(_: tuple[Event, ...]) -> None:
-            bar.update()
+            progress.advance(1)
 
         return asyncio.run(simulate(miners, challenge_set, keypair, count=count, seed=0, time_scale=0, on_step=advance))
 

@@ -97,12 +97,7 @@ def stop(pid: int, *, timeout_s: float = 10.0) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a finished child of ours is collected."""
-    try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
-    except ChildProcessError:
-        pass  # not our child: started by an earlier command
+    """Whether the process runs; one that ended and waits for its parent to notice does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):

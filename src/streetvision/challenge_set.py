@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from streetvision import atomic, imaging
 from streetvision.data.manifest import Manifest, Picture
 from streetvision.errors import DataError, SettingsError
+from streetvision.progress import Progress
 from streetvision.subnet import challenges
 from streetvision.subnet.regimes import REGIMES, active
 
@@ -206,11 +206,11 @@ def freeze(
         def render(indices: list[int]) -> list[tuple[int, Challenge, str]]:
             return list(_render(manifest, [(index, *drawn[index]) for index in indices], folder, seed, regime))
 
-        with tqdm(total=count, desc="challenges", unit="", disable=None) as progress:
+        with Progress("challenges", total=count, unit="challenge") as progress:
             for rendered in pool.map(render, work.values()):
                 for index, row, digest in rendered:
                     rows[index], digests[index] = row, digest
-                progress.update(len(rendered))
+                progress.advance(len(rendered))
         version = _version([rows[i] for i in range(count)], [digests[i] for i in range(count)])
         named = tuple(dataclasses.replace(rows[i], challenge_id=f"{version[:12]}/{i}") for i in range(count))
         challenge_set = ChallengeSet(out, version, regime, seed, manifest.version, named)

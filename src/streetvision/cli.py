@@ -226,9 +226,8 @@ def _gate(arguments: argparse.Namespace) -> int:
 def _simulate(arguments: argparse.Namespace) -> int:
     import asyncio
 
-    from tqdm import tqdm
-
     from streetvision.challenge_set import ChallengeSet
+    from streetvision.progress import Progress
     from streetvision.simulation import Event, Miner, simulate
     from streetvision.subnet.wallet import load_keypair
 
@@ -238,10 +237,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
     named = arguments.miner or [f"{state('miner', 'url')}={state('miner', 'hotkey')}"]
     miners = [Miner.parse(text, uid=uid) for uid, text in enumerate(named, start=1)]
     challenge_set = ChallengeSet.read(arguments.challenge_set or Path(state("images")))
-    with tqdm(total=arguments.challenges, unit="challenge", disable=None) as bar:
+    with Progress("sent", total=arguments.challenges, unit="challenge") as progress:
 
         def advance(_: tuple[Event, ...]) -> None:
-            bar.update()
+            progress.advance(1)
 
         result = asyncio.run(
             simulate(
@@ -257,15 +256,20 @@ def _simulate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(result.model_dump_json())
         return 0
-    print(
-        f"{'miner':<28} {'asked':>6} {'answered':>9} {'accuracy':>9} {'reward':>7} {'score':>7} {'p50 ms':>7} {'p99 ms':>7}"
-    )
+    header = ("asked", "answered", "accuracy", "reward", "score", "p50 ms", "p99 ms")
+    print(f"{'miner':<28}" + "".join(f"{name:>9}" for name in header))
     for miner in result.miners:
         asked = sum(cell.asked for cell in miner.levels)
-        print(
-            f"{miner.url:<28} {asked:>6} {miner.answered:>9} {_figure(miner.accuracy, 3):>9} {miner.mean_reward:>7.3f} "
-            f"{miner.score:>7.3f} {_figure(miner.latency_p50_ms, 1):>7} {_figure(miner.latency_p99_ms, 1):>7}"
+        figures = (
+            str(asked),
+            str(miner.answered),
+            _figure(miner.accuracy, 3),
+            _figure(miner.mean_reward, 3),
+            _figure(miner.score, 3),
+            _figure(miner.latency_p50_ms, 1),
+            _figure(miner.latency_p99_ms, 1),
         )
+        print(f"{miner.url:<28}" + "".join(f"{figure:>9}" for figure in figures))
         for reason, count in miner.errors.items():
             print(f"  {count} x {reason}")
     return 0

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from streetvision import atomic
 from streetvision.challenge_set import ChallengeSet
 from streetvision.errors import EvidenceError
 from streetvision.evaluation import Predictions
 from streetvision.inference.classifier import Classifier
+from streetvision.progress import Progress
 
 SCHEMA = pa.schema(
     [
@@ -63,14 +63,14 @@ def answer(challenge_set: ChallengeSet, classifier: Classifier, *, timed: int = 
         return classifier.model_inputs([challenge_set.read_bytes(rows[row]) for row in batch])
 
     classifier.warm_up()
-    with tqdm(total=n, desc="answers", unit="", disable=None) as progress, ThreadPoolExecutor(1) as decoder:
+    with Progress("answers", total=n, unit="challenge") as progress, ThreadPoolExecutor(1) as decoder:
         for row in alone:
             data = challenge_set.read_bytes(rows[row])
             start = time.perf_counter()
             answers = classifier.predict([data])
             latency_ms[row] = 1000 * (time.perf_counter() - start)
             probability[row], calibrated[row] = answers.probability[0], answers.calibrated[0]
-            progress.update()
+            progress.advance(1)
         loading: deque[tuple[NDArray[np.intp], Future[NDArray[np.uint8]]]] = deque()
         while batches or loading:
             while batches and len(loading) < _AHEAD:
@@ -79,7 +79,7 @@ def answer(challenge_set: ChallengeSet, classifier: Classifier, *, timed: int = 
             batch, inputs = loading.popleft()
             answers = classifier.predict(inputs.result())
             probability[batch], calibrated[batch] = answers.probability, answers.calibrated
-            progress.update(len(batch))
+            progress.advance(len(batch))
     return Predictions(
         challenge_id=np.array([row.challenge_id for row in rows]),
         label=np.array([row.label for row in rows], dtype=np.uint8),

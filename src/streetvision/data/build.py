@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from tqdm import tqdm
-
 from streetvision import imaging
 from streetvision.data import dedupe, manifest, split
 from streetvision.data.manifest import Picture
 from streetvision.errors import DataError, ImageError
+from streetvision.progress import Progress
 
 MIN_SIDE_PX = 32
 _LOGGED = 20  # rejected pictures; the report holds all
@@ -141,26 +140,32 @@ def _collect(source: PictureSource, writer: manifest.Writer) -> tuple[list[Pictu
     contradicted: set[str] = set()
     rejected: list[Rejected] = []
     duplicates = 0
-    for item in tqdm(source, total=len(source), desc="data", unit="picture", disable=None):
-        try:
-            encoding, phash = inspect(item.data)
-        except ImageError as err:
-            rejected.append(Rejected(origin=item.origin, reason=err.message))
-            continue
-        sha256 = writer.store(item.data, encoding=encoding)
-        if sha256 in contradicted:
-            writer.remove(sha256, encoding=encoding)
-            rejected.append(Rejected(origin=item.origin, reason="the same picture has both labels"))
-        elif sha256 not in kept:
-            kept[sha256] = (_row(item, sha256, encoding, phash), item.origin)
-        elif kept[sha256][0].label == item.label:
-            duplicates += 1
-        else:
-            _, origin = kept.pop(sha256)
-            writer.remove(sha256, encoding=encoding)
-            contradicted.add(sha256)
-            rejected.append(Rejected(origin=origin, reason=f"the same picture has the other label as `{item.origin}`"))
-            rejected.append(Rejected(origin=item.origin, reason=f"the same picture has the other label as `{origin}`"))
+    with Progress("pictures", total=len(source), unit="picture") as progress:
+        for item in source:
+            progress.advance(1)
+            try:
+                encoding, phash = inspect(item.data)
+            except ImageError as err:
+                rejected.append(Rejected(origin=item.origin, reason=err.message))
+                continue
+            sha256 = writer.store(item.data, encoding=encoding)
+            if sha256 in contradicted:
+                writer.remove(sha256, encoding=encoding)
+                rejected.append(Rejected(origin=item.origin, reason="the same picture has both labels"))
+            elif sha256 not in kept:
+                kept[sha256] = (_row(item, sha256, encoding, phash), item.origin)
+            elif kept[sha256][0].label == item.label:
+                duplicates += 1
+            else:
+                _, origin = kept.pop(sha256)
+                writer.remove(sha256, encoding=encoding)
+                contradicted.add(sha256)
+                rejected.append(
+                    Rejected(origin=origin, reason=f"the same picture has the other label as `{item.origin}`")
+                )
+                rejected.append(
+                    Rejected(origin=item.origin, reason=f"the same picture has the other label as `{origin}`")
+                )
     for rejection in rejected[:_LOGGED]:
         _log.warning("left out `%s`: %s", rejection.origin, rejection.reason)
     if len(rejected) > _LOGGED:

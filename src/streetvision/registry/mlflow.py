@@ -137,7 +137,7 @@ class Registry:
             return self.version(int(known.version))
 
     def promote(self, version: int, *, expected_champion: int | None) -> RegisteredVersion:
-        """The new champion, read back; the old one becomes `previous`.
+        """The new champion, read back; the old one becomes `previous`. Promoting the champion changes nothing.
 
         Args:
             version: what the gate decided to promote.
@@ -151,7 +151,7 @@ class Registry:
         with self._lock.hold(f"promote version {version}"), self._one_sentence():
             aliases = self._aliases()
             champion = aliases.get(CHAMPION)
-            if champion != expected_champion:
+            if champion not in {expected_champion, version}:
                 raise RegistryError(
                     f"champion of `{self.model_name}` is {_name(champion)}, expected {_name(expected_champion)}, "
                     f"which {_name(version)} was compared with",
@@ -164,14 +164,13 @@ class Registry:
                     "expected `promote`",
                     hint="a person who knows better tags it `approved_by`",
                 )
-            if champion == version:
-                return promoted
-            if champion is not None:  # first, so that a crash in between loses no way back
-                self._point(PREVIOUS, champion)
-            self._point(CHAMPION, version)
+            if champion != version:
+                if champion is not None:  # first, so that a crash in between loses no way back
+                    self._point(PREVIOUS, champion)
+                self._point(CHAMPION, version)
+                self._client.set_model_version_tag(self.model_name, str(version), "promoted_at", _now())
             if aliases.get(CHALLENGER) == version:
                 self._client.delete_registered_model_alias(self.model_name, CHALLENGER)
-            self._client.set_model_version_tag(self.model_name, str(version), "promoted_at", _now())
             self._read_back(aliases, version)
             return self.version(version)
 
@@ -233,7 +232,7 @@ class Registry:
 
     def _read_back(self, before: Mapping[str, int], version: int) -> None:
         expected = {**before, CHAMPION: version}
-        if CHAMPION in before:
+        if before.get(CHAMPION, version) != version:
             expected[PREVIOUS] = before[CHAMPION]
         if expected.get(CHALLENGER) == version:
             del expected[CHALLENGER]

@@ -17,12 +17,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from streetvision import atomic, imaging, parallel
 from streetvision.data import dedupe, manifest
 from streetvision.data.manifest import Manifest, Picture
 from streetvision.errors import BusyError, EngineError, StreetvisionError
+from streetvision.progress import Progress
 from streetvision.synthesis import Backend, Request
 from streetvision.synthesis.plan import STRENGTH, Job, plan
 from streetvision.synthesis.prompts import negative_prompt
@@ -120,13 +120,13 @@ def _make(jobs: Sequence[Job], backend: Backend, work: Path, *, batch_size: int,
         batches[-1].append(job)
     step = partial(_make_batch, backend, work)
     made: list[_Made] = []
-    with tqdm(total=len(jobs), desc="synthesize", unit="picture", disable=None) as progress:
+    with Progress("synthetic pictures", total=len(jobs), unit="picture") as progress:
         if workers > 1 and len(batches) > 1 and _can_be_pickled(backend):
             try:
                 with parallel.processes(min(workers, len(batches))) as pool:
                     for batch in pool.map(step, batches):
                         made += batch
-                        progress.update(len(batch))
+                        progress.advance(len(batch))
             except BrokenProcessPool as err:
                 raise EngineError(
                     f"a process of generator `{backend.name}` died after {len(made)} of {len(jobs)} pictures",
@@ -135,7 +135,7 @@ def _make(jobs: Sequence[Job], backend: Backend, work: Path, *, batch_size: int,
         else:
             for batch in map(step, batches):
                 made += batch
-                progress.update(len(batch))
+                progress.advance(len(batch))
     return made
 
 

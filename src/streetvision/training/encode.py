@@ -105,7 +105,7 @@ def backbone_onnx(backbone: Backbone, cache_dir: Path) -> Path:
         _log.info("exporting backbone `%s` to ONNX", preset.name)
         with atomic.directory(folder) as new:
             example = torch.zeros(2, preset.size_px, preset.size_px, 3, dtype=torch.uint8)
-            export_onnx(Features(backbone), example, new / _ONNX, input_name=IMAGE, output_name=FEATURES)
+            export_onnx(Features(backbone).cpu(), example, new / _ONNX, input_name=IMAGE, output_name=FEATURES)
             (new / _DIGEST).write_text(_digest(new))
     return folder / _ONNX
 

@@ -123,6 +123,16 @@ def test_promotion_moves_the_aliases(registry, register):
     assert registry.by_alias("challenger") is None
 
 
+def test_promotion_that_was_cut_off_is_finished_by_the_next(registry, register, client):
+    registry.promote(register("a").version, expected_champion=None)
+    second = register("b").version
+    client.set_registered_model_alias("roadwork", "previous", "1")
+    client.set_registered_model_alias("roadwork", "champion", "2")  # and then the process died
+    registry.promote(second, expected_champion=1)
+    assert (registry.champion().version, registry.by_alias("previous").version) == (2, 1)
+    assert registry.by_alias("challenger") is None
+
+
 def test_refused_challenger_stays_registered_beside_the_champion(registry, register):
     registry.promote(register("a").version, expected_champion=None)
     refused = register("b", "keep")

@@ -7,8 +7,10 @@ from streetvision.data.manifest import Manifest
 from streetvision.errors import DataError, StorageError
 from streetvision.models.backbones import Backbone
 from streetvision.training import features
+from streetvision.training.encode import encoder_of
 from streetvision.training.features import ViewFeatures, extract
 from streetvision.training.store import FeatureStore
+from streetvision.training.views import render, views_of
 
 
 def run(manifest: Manifest, backbone: Backbone, cache_dir: Path, *, count: int = 6, regime: str = "R1") -> ViewFeatures:
@@ -35,6 +37,17 @@ def test_a_second_run_computes_nothing_and_gives_the_same(
     assert len(np.unique(first.values.round(5), axis=0)) == 24
     assert first.picture.tolist() == [index for index in range(6) for _ in range(4)]
     assert sorted(first.level.tolist()) == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 6
+
+
+def test_every_row_holds_the_features_of_its_own_view(manifest: Manifest, backbone: Backbone, tmp_path: Path) -> None:
+    computed = run(manifest, backbone, tmp_path)
+    encoder = encoder_of(backbone, cache_dir=tmp_path)
+    for index, picture in enumerate(manifest.pictures[:6]):
+        views = views_of(picture.sha256, count=4, regime="R1")
+        images = render(manifest.read_bytes(picture), "JPEG", views, "R1", 224)
+        rows = computed.picture == index
+        np.testing.assert_allclose(computed.values[rows], encoder.encode(images), atol=1e-5)
+        assert computed.level[rows].tolist() == [view.level for view in views]
 
 
 def test_only_new_pictures_are_computed(manifest: Manifest, backbone: Backbone, tmp_path: Path) -> None:
