@@ -45,4 +45,4 @@ class Progress:
 
     def _log(self) -> None:
         rate = self._done / max(time.monotonic() - self._start, 1e-9)
-        _log.info("%s: %d of %d %ss, %.1f a second", self._name, self._done, self._total, self._unit, rate)
+        _log.info("%s: %d of %d %ss, %.0f a second", self._name, self._done, self._total, self._unit, rate)

@@ -146,18 +146,17 @@ def _repainted(image: NDArray[np.uint8], strength: float, rng: np.random.Generat
     """The picture with its edges where they were; texture, palette and light change as far as `strength` allows."""
     height, width = image.shape[:2]
     bent = _bend(image, 2.2 * strength * min(height, width) / SIZE_PX, rng)
-    flat = cv2.bilateralFilter(bent, 7, 18 + 40 * strength, 4).astype(np.float32)
-    detail = bent - flat
-    rough = cv2.blur(np.abs(detail).mean(axis=2), (9, 9))
-    brush = 0.9 * strength * rough * _field(rng, height, width, 0.7)
-    picture = flat + (1 - 0.6 * strength) * detail + brush[..., None]
-    picture *= 1 + 0.16 * strength * _field(rng, height, width, 2.4)[..., None]
+    flat = cv2.bilateralFilter(bent, 7, 18 + 40 * strength, 4)
+    rough = cv2.blur(cv2.cvtColor(cv2.absdiff(bent, flat), cv2.COLOR_RGB2GRAY).astype(np.float32), (9, 9))
+    brush = np.float32(0.9 * strength) * rough * _field(rng, height, width, 0.7)
+    light = 1 + np.float32(0.16 * strength) * _field(rng, height, width, 2.4)
     slope = rng.normal(0, 0.16 * strength, 2)
     across, down = np.linspace(-1, 1, width), np.linspace(-1, 1, height)
-    picture *= (1 + np.clip(slope[0] * across[None, :] + slope[1] * down[:, None], -0.4, 0.4))[..., None].astype(
-        np.float32
-    )
-    return _recoloured(picture, strength, rng)
+    light *= (1 + np.clip(slope[0] * across[None, :] + slope[1] * down[:, None], -0.4, 0.4)).astype(np.float32)
+    kept = 1 - 0.6 * strength  # of the detail
+    picture = cv2.addWeighted(bent, kept, flat, 1 - kept, 0, dtype=cv2.CV_32F)
+    picture = (picture + brush[..., None]) * light[..., None]
+    return _recoloured(np.clip(picture, 0, 255).astype(np.uint8), strength, rng)
 
 
 def _field(rng: np.random.Generator, height: int, width: int, steepness: float) -> NDArray[np.float32]:
@@ -175,18 +174,23 @@ def _bend(image: NDArray[np.uint8], reach_px: float, rng: np.random.Generator) -
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101).astype(np.uint8)
 
 
-def _recoloured(picture: NDArray[np.float32], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _recoloured(picture: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Hue, saturation and tone moved together, shadows towards one tint and lights towards its opposite."""
-    lab = cv2.cvtColor(np.clip(picture, 0, 255).astype(np.uint8), cv2.COLOR_RGB2LAB).astype(np.float32)
-    level, colour = lab[..., 0] / 255.0, lab[..., 1:] - 128.0
     turn = float(rng.normal(0, 0.14)) * strength
     chroma = float(np.exp(rng.normal(0.08, 0.22) * strength))
-    spin = np.array(((np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))), np.float32) * np.float32(chroma)
-    colour = colour @ spin.T
-    tint = rng.normal(0, 9.0, 2).astype(np.float32) * np.float32(strength)
-    colour += (level - 0.5)[..., None] * tint
+    spin = np.array(((np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn)))) * chroma
+    tint = rng.normal(0, 9.0, 2) * strength
     gamma = float(np.exp(rng.normal(-0.03, 0.16) * strength))
-    curve = np.power(level, gamma)
-    curve += np.float32(0.12 * strength) * (curve - 0.5) * (1 - np.abs(2 * curve - 1))  # a little more contrast
-    lab = np.concatenate((curve[..., None] * 255.0, colour + 128.0), axis=2)
-    return cv2.cvtColor(np.clip(lab, 0, 255).astype(np.uint8), cv2.COLOR_LAB2RGB).astype(np.uint8)
+    level = np.linspace(0, 1, 256)
+    curve = level**gamma
+    curve += 0.12 * strength * (curve - 0.5) * (1 - np.abs(2 * curve - 1))  # a little more contrast
+    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
+    # colour, centred on 128, is turned and stretched; the tint grows with the level, from -1/2 to 1/2
+    moved = np.zeros((3, 4))
+    moved[0, 0] = 1
+    moved[1:, 1:3] = spin
+    moved[1:, 0] = tint / 255
+    moved[1:, 3] = 128 - spin @ (128, 128) - tint / 2
+    lab = cv2.transform(lab, moved)
+    lab[..., 0] = cv2.LUT(lab[..., 0], np.clip(curve * 255, 0, 255).astype(np.uint8))
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).astype(np.uint8)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from streetvision.data.manifest import Manifest, Picture
 from streetvision.models.backbones import Backbone
+from streetvision.progress import Progress
 from streetvision.training.encode import Encoder, encoder_of
-from streetvision.training.progress import Progress
 from streetvision.training.store import FeatureStore
 from streetvision.training.views import View, renderer, version_of_views, views_of
 
@@ -93,7 +93,7 @@ def extract(
                 manifest, jobs, encoder, regime=regime, size_px=backbone.preset.size_px, workers=workers or cores()
             )
         ) as results,
-        Progress("features", total=computed, enabled=progress) as bar,
+        Progress("features", total=computed, enabled=progress, unit="view") as bar,
     ):
         for rows, features in results:
             values[rows] = features

@@ -39,5 +39,5 @@ class TrainingSettings(BaseModel):
     epochs: Annotated[int, Field(ge=1)] = 60
     patience: Annotated[int, Field(ge=1)] = 8
     batch_size: Annotated[int, Field(ge=1)] = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
