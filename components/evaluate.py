@@ -33,8 +33,8 @@ def evaluate(
         models_uri=models_uri, regime=regime, count=challenges, seed=seed, code_version=code_version,
     )  # fmt: skip
     outcome.write(report=Path(report.path), predictions=Path(predictions.path), decision=Path(decision.path))
-    for name, number in outcome.metrics.items():
-        metrics.log_metric(name, number)
+    metrics.metadata.update(outcome.metrics)
+    Path(metrics.path).touch()  # kfp's local cache takes an artifact without a file for lost
     predictions.metadata.update(challenge_set=outcome.challenge_set.version)
     decision.metadata.update(verdict=outcome.decision.verdict, reasons=list(outcome.decision.reasons))
     return (outcome.decision.verdict, str(outcome.challenge_set.root))  # pyright: ignore[reportReturnType]

@@ -27,7 +27,7 @@ def train(
     settings = TrainingSettings(preset=preset, regime=regime, views=views, seed=seed)
     pictures, cache = Manifest.read(Path(manifest.path)), Path(workspace, "cache")
     result = train(pictures, Path(model.path), settings, cache_dir=cache, code_version=code_version, git_sha=git_sha)
-    for name, number in result.metrics.items():
-        metrics.log_metric(name, number)
+    metrics.metadata.update(result.metrics)
+    Path(metrics.path).touch()  # kfp's local cache takes an artifact without a file for lost
     model.metadata.update(framework="onnx", sha256=result.model_sha256, preset=preset, **result.metrics)
     return result.model_sha256
