@@ -47,7 +47,7 @@ status: $(VENV)/.installed ## what is running, which model, where
 
 .PHONY: unit
 unit: $(VENV)/.installed ## the unit suite alone, under a minute
-	@$(PYTEST) tests/unit -m "not slow and not gpu" $(ARGS)
+	@$(PYTEST) tests/unit -q -m "not slow and not gpu" $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed ## ruff, pyright and the import rules
@@ -90,7 +90,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	fi
 	@echo "installing what constraints.txt pins into $(VENV) (about 6 GB with PyPI's CUDA build of PyTorch; TORCH_BACKEND=cpu makes it 2 GB)"
 	@$(PY) -m uv pip install -q --python $(PY) -c constraints.txt $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) \
-	  -e '.[$(EXTRAS)]' --group dev
+	  --compile-bytecode -e '.[$(EXTRAS)]' --group dev
 	@touch $@
 
 .PHONY: help

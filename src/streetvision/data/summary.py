@@ -97,7 +97,7 @@ def _spread(manifest: Manifest, label: int) -> list[Picture]:
 def _table(manifest: Manifest) -> list[list[str]]:
     counts = Counter((picture.split, picture.source, picture.label) for picture in manifest.pictures)
     groups = Counter(split for split, _ in {(picture.split, picture.group) for picture in manifest.pictures})
-    rows = [["split", "source", "roadwork", "no roadwork", "share of split", "groups"]]
+    rows = [["split", "source", "roadwork", "no roadwork", "share", "groups"]]
     for split in SPLITS:
         total = sum(count for (name, _, _), count in counts.items() if name == split)
         for source in SOURCES:

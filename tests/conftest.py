@@ -1,5 +1,6 @@
 """Small real model directories, answer tables and verdicts."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import pytest
 from streetvision.evaluation import Predictions
 from streetvision.inference.model_directory import ModelDirectory, write_config
 from streetvision.registry.gate import Decision, Policy
+
+
+def pytest_collection_finish() -> None:
+    """Leaves the imported libraries out of garbage collection, which else walks them thousands of times."""
+    gc.collect()
+    gc.freeze()
+
 
 MakeModel = Callable[..., ModelDirectory]
 MakePredictions = Callable[..., Predictions]
