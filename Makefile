@@ -45,6 +45,9 @@ status: $(VENV)/.installed ## what is running, which model, where
 
 ##@ Development
 
+.PHONY: install
+install: $(VENV)/.installed ## the virtual environment alone
+
 .PHONY: unit
 unit: $(VENV)/.installed ## the unit suite alone, under a minute
 	@$(PYTEST) tests/unit -q -m "not slow and not gpu" $(ARGS)

@@ -11,6 +11,7 @@ from typing import Any
 
 from streetvision import atomic
 from streetvision.challenge_set import ChallengeSet, freeze
+from streetvision.data.baseline import colour_baseline
 from streetvision.data.manifest import Manifest
 from streetvision.data.summary import rows as data_rows
 from streetvision.errors import DataError, EvidenceError
@@ -76,6 +77,7 @@ class Assessment:
             decision=self.decision,
             training=record["history"] if record else None,
             data_summary=data_rows(self.manifest),
+            colour_baseline=colour_baseline(self.manifest, self.manifest.select(source="real", split="train")),
         )
         write_predictions(predictions, self.predictions)
         atomic.write_text(decision, self.decision.model_dump_json(indent=2) + "\n")

@@ -61,10 +61,12 @@ def page(manifest: Manifest, report: BuildReport | None = None, *, title: str = 
     )
 
 
-def rows(manifest: Manifest) -> list[dict[str, str]]:
-    """The table of `markdown`, one mapping a row, keyed by its header."""
+def rows(manifest: Manifest) -> list[dict[str, str | int]]:
+    """The table of `markdown`, one mapping a row, keyed by its header; counts are numbers."""
     header, *body = _table(manifest)
-    return [dict(zip(header, row, strict=True)) for row in body]
+    return [
+        {name: int(cell) if cell.isdigit() else cell for name, cell in zip(header, row, strict=True)} for row in body
+    ]
 
 
 def figures(counts: Mapping[tuple[str, str, int], int]) -> dict[str, int]:

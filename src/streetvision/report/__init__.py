@@ -32,6 +32,7 @@ def write_report(
     decision: Decision | None = None,
     training: Sequence[Mapping[str, float]] | None = None,
     data_summary: Sequence[Mapping[str, str | int]] | None = None,
+    colour_baseline: float | None = None,
 ) -> None:
     """Leaves one HTML page at `path`, under 4 MB, that loads nothing from anywhere.
 
@@ -44,6 +45,7 @@ def write_report(
         decision: the gate's, if it was asked.
         training: one row an epoch with `epoch`, `train_loss`, `validation_loss`, `validation_accuracy`.
         data_summary: rows of a table of the data; the keys of the first are its header.
+        colour_baseline: accuracy that colour histograms alone reach on the real training pictures.
 
     Raises:
         DataError: a picture of a mistake is not in the challenge set.
@@ -56,6 +58,7 @@ def write_report(
         challenge_set=challenge_set,
         decision=decision,
         data_summary=data_summary,
+        colour_baseline=colour_baseline,
         history=training,
         figures={
             name: Markup(svg)  # noqa: S704 - drawn by us, from numbers

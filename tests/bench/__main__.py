@@ -1,0 +1,231 @@
+"""`python -m tests.bench [NAME ...]`: the figures of docs/benchmarks.md, as medians, with what each may cost."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from kfp import dsl, local
+
+from streetvision.data import dedupe
+from streetvision.evaluation import Predictions
+from streetvision.registry.gate import decide
+from streetvision.subnet import challenges
+from streetvision.subnet.reward import Tracker, mean_rewards
+from tests.bench.reference import whole_picture
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number, its budget, and how often it was measured."""
+
+    name: str
+    unit: str
+    median: float
+    budget: float | None
+    runs: int
+
+    @property
+    def within(self) -> bool:
+        return self.budget is None or self.median <= self.budget
+
+
+def main() -> int:
+    benches: dict[str, Callable[[int], Iterator[Figure]]] = {
+        "replay": replay,
+        "gate": gate,
+        "views": views,
+        "dedupe": near_pairs,
+        "kfp": kfp_overhead,
+        "unit": unit_suite,
+        "run": main_job,
+    }
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join(benches)}; all by default")
+    parser.add_argument("--repeat", type=int, default=3, help="runs that the median is taken of")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(benches):
+        parser.error(f"no bench `{min(unknown)}`, expected {', '.join(benches)}")
+    figures: list[Figure] = []
+    for name in arguments.names or benches:
+        for figure in benches[name](arguments.repeat):
+            figures.append(figure)
+            if not arguments.json:
+                budget = "" if figure.budget is None else f"of {figure.budget:g}"
+                verdict = "" if figure.within else "  OVER"
+                print(f"{figure.name:<44} {figure.median:>9.4g} {figure.unit:<4} {budget}{verdict}", flush=True)
+    if arguments.json:
+        print(json.dumps([asdict(figure) for figure in figures]))
+    return 0 if all(figure.within for figure in figures) else 1
+
+
+def replay(repeat: int) -> Iterator[Figure]:
+    """The bootstrap of the gate against the scalar tracker, in one run."""
+    rng = np.random.default_rng(9)
+    labels = rng.integers(0, 2, 4000).astype(np.uint8)
+    predictions = np.where(rng.random(4000) < 0.04, 1 - labels, labels).astype(np.float64)
+    orders = rng.integers(0, 4000, (2000, 4000))
+    array_s, tracker_s = [], []
+    for _ in range(repeat):
+        array_s.append(seconds(lambda: mean_rewards(predictions, labels, orders)))
+        tracker = Tracker()
+        tracker_s.append(
+            seconds(lambda: [tracker.update(float(predictions[i]), int(labels[i]), "a") for i in range(1000)])  # noqa: B023
+        )
+    yield Figure("replay of 2,000 x 4,000 predictions", "s", statistics.median(array_s), 3.0, repeat)
+    ratio = statistics.median(t * orders.size / 1000 / a for t, a in zip(tracker_s, array_s, strict=True))
+    yield Figure("  as a share of the scalar tracker's time", "", 1 / ratio, 1 / 50, repeat)
+
+
+def gate(repeat: int) -> Iterator[Figure]:
+    rng = np.random.default_rng(7)
+    label = rng.integers(0, 2, 4000).astype(np.uint8)
+
+    def answers(wrong: float) -> Predictions:
+        probability = np.abs((rng.random(4000) < wrong) - label.astype(float) * 0.9)
+        return Predictions(
+            challenge_id=np.array([f"set/{row}" for row in range(4000)]),
+            label=label,
+            probability=np.clip(probability, 0, 1),
+            source=np.array(["real"] * 4000),
+            level=(np.arange(4000) % 4).astype(np.int8),
+            group=np.array([f"scene-{row % 800}" for row in range(4000)]),
+        )
+
+    champion, challenger = answers(0.08), answers(0.05)
+    runs = [seconds(lambda: decide(champion, challenger)) for _ in range(repeat)]
+    yield Figure("one verdict on 4,000 challenges", "s", statistics.median(runs), 3.0, repeat)
+
+
+def views(repeat: int) -> Iterator[Figure]:
+    """Views of one decoded picture, and how much of the time of the validator's own way they take, in one run."""
+    image = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
+    for level in range(4):
+        rng = np.random.default_rng(level)
+        drawn = [challenges.draw_transform(rng, height=720, width=1280, level=level) for _ in range(5 * repeat)]
+        ours = [seconds(lambda: challenges.apply(image, one)) for one in drawn]  # noqa: B023
+        yield Figure(
+            f"view of a 1280x720 picture, level {level}", "ms", 1000 * statistics.median(ours), None, len(drawn)
+        )
+        if level:
+            theirs = [
+                seconds(lambda: challenges.distort(whole_picture(image, one), one))  # noqa: B023
+                for one in drawn
+            ]
+            share = statistics.median(ours) / statistics.median(theirs)
+            yield Figure("  as a share of the whole picture's time", "", share, 1 / 4, len(drawn))
+
+
+def near_pairs(repeat: int) -> Iterator[Figure]:
+    words = np.random.default_rng(0).integers(0, 256, (8_000, 32), dtype=np.uint8)
+    hashes = [row.tobytes().hex() for row in words]
+    runs = [seconds(lambda: dedupe.near_pairs(hashes)) for _ in range(repeat)]
+    yield Figure("near-duplicates among 8,000 pictures", "s", statistics.median(runs), 5.0, repeat)
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def nothing(number: int) -> int:
+    return number
+
+
+@dsl.pipeline(name="chain")
+def chain() -> int:
+    task = nothing(number=0)
+    for _ in range(9):
+        task = nothing(number=task.output)
+    return task.output
+
+
+def kfp_overhead(repeat: int) -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder)
+        runs = [seconds(chain) / 10 for _ in range(repeat)]
+    yield Figure("kfp's local runner, overhead of a step", "s", statistics.median(runs), 0.2, repeat)
+
+
+def unit_suite(repeat: int) -> Iterator[Figure]:
+    command = [sys.executable, "-m", "pytest", "-q", "tests/unit", "-m", "not slow and not gpu"]
+    runs = [seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True)) for _ in range(repeat)]
+    yield Figure("unit suite", "s", statistics.median(runs), 60.0, repeat)
+
+
+def main_job(repeat: int) -> Iterator[Figure]:
+    """`make run` from nothing and again, after installation, with the memory of all its processes."""
+    first, again, peak = [], [], []
+    for _ in range(repeat):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "serving.local", "--state", f"{folder}/state", "run"]
+            for runs in (first, again):
+                with memory() as seen:
+                    runs.append(
+                        seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True))  # noqa: B023
+                    )
+                peak.append(max(seen))
+    yield Figure("first `make run`", "s", statistics.median(first), 360.0, repeat)
+    yield Figure("`make run` again", "s", statistics.median(again), 90.0, repeat)
+    yield Figure("peak memory of all its processes", "GB", max(peak) / 1e9, 4.0, repeat)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[list[int]]:
+    """Yields a list that fills with the proportional set size of all our descendants, in bytes."""
+    seen, stop = [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            seen.append(sum(proportional(pid) for pid in descendants(os.getpid())))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def descendants(pid: int) -> set[int]:
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found: set[int] = set()
+    layer = {pid}
+    while layer:
+        layer = {child for child, parent in parents.items() if parent in layer}
+        found |= layer
+    return found
+
+
+def proportional(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
