@@ -12,6 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH_BACKEND ?=
 DATA ?=
 PRESET ?=
+STATE ?= .streetvision
 ARGS ?=
 PYTEST := $(PY) -m pytest
 
@@ -23,7 +24,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: run
 run: $(VENV)/.installed ## the main job, end to end; DATA=folder for your own photos, PRESET=dinov2-base for another backbone
-	@$(PY) -m serving.local run $(if $(DATA),--data '$(DATA)') $(if $(PRESET),--preset '$(PRESET)') $(ARGS)
+	@$(PY) -m serving.local --state '$(STATE)' run $(if $(DATA),--data '$(DATA)') $(if $(PRESET),--preset '$(PRESET)') $(ARGS)
 
 .PHONY: test
 test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 10 minutes); what is left out is counted
@@ -33,15 +34,15 @@ test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 10 min
 
 .PHONY: up
 up: $(VENV)/.installed ## predictor, miner edge and MLflow stay running (after the main job, where there is no champion)
-	@$(PY) -m serving.local up $(ARGS)
+	@$(PY) -m serving.local --state '$(STATE)' up $(ARGS)
 
 .PHONY: down
 down: $(VENV)/.installed ## stops what `make up` started
-	@$(PY) -m serving.local down
+	@$(PY) -m serving.local --state '$(STATE)' down
 
 .PHONY: status
 status: $(VENV)/.installed ## what is running, which model, where
-	@$(PY) -m serving.local status $(ARGS)
+	@$(PY) -m serving.local --state '$(STATE)' status $(ARGS)
 
 ##@ Development
 

@@ -12,6 +12,7 @@ def synthesize(
     share_t2i: float,
     share_i2i: float,
     seed: int,
+    workspace: str,
     code_version: str,
     manifest: dsl.Output[dsl.Dataset],
     summary: dsl.Output[dsl.HTML],
@@ -26,7 +27,10 @@ def synthesize(
     from streetvision.synthesis.run import synthesize
 
     old, root = Manifest.read(Path(real.path)), Path(manifest.path)
-    report = synthesize(old, open_backend(backend), root, seed=seed, share_t2i=share_t2i, share_i2i=share_i2i)
+    report = synthesize(
+        old, open_backend(backend), root, seed=seed, share_t2i=share_t2i, share_i2i=share_i2i,
+        work=Path(workspace, "synthesis", old.version[:16]),
+    )  # fmt: skip
     Path(summary.path).write_text(page(Manifest.read(root), title="Data with synthetic pictures"))
     counts.metadata.update(figures(report.counts))
     Path(counts.path).touch()  # kfp's local cache takes an artifact without a file for lost

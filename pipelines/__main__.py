@@ -1,4 +1,4 @@
-"""`python -m pipelines compile | local | run | schedule`."""
+"""`python -m pipelines compile | local`: write the compiled pipelines, or run one on this machine."""
 
 import argparse
 import filecmp
@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from kfp import compiler
 
 from pipelines import local, versions
 from pipelines.retrain import retrain
 from streetvision import atomic
 from streetvision.data.source import open_source
-from streetvision.errors import SettingsError, StreetvisionError
+from streetvision.errors import BusyError, SettingsError, StreetvisionError
 from streetvision.subnet.wallet import create_hotkey
 
 PIPELINES: dict[str, Any] = {"retrain": retrain}
@@ -83,9 +84,12 @@ def _local(arguments: argparse.Namespace) -> int:
         "hub": f"folder:{state}/hub",
         **given,
     }
-    outputs = local.run(
-        pipeline, _typed(pipeline, given), root=state / "kfp", log=state / "logs" / f"{arguments.pipeline}.log"
-    )
+    try:
+        with FileLock(state / "pipeline.lock", blocking=False):
+            log = state / "logs" / f"{arguments.pipeline}.log"
+            outputs = local.run(pipeline, _typed(pipeline, given), root=state / "kfp", log=log)
+    except Timeout as err:
+        raise BusyError(f"another pipeline is at work in `{state}`", hint="wait for it to end") from err
     if arguments.outputs:
         atomic.write_json(arguments.outputs, outputs)
     else:

@@ -11,7 +11,7 @@ _STEP = re.compile(r"^\s*\[KFP Executor [^\]]+ (?:INFO|WARNING|ERROR)\]: (.*)$")
 _EXECUTING = re.compile(r"^Executing task '(.+)'$")
 _CACHED = re.compile(r"^Task (\S+) cache hit")
 _FINISHED = re.compile(r"^Task '(.+)' finished with status SUCCESS$")
-_RAISED = re.compile(r"^\s*streetvision\.errors\.\w+: (.+)$")
+_RAISED = re.compile(r"^\s*streetvision\.errors\.(\w+): (.+)$")
 _HINT = re.compile(r"^\s*hint: (.+)$")
 _EXECUTOR_NOISE = ("Looking for component", "Loading KFP component", "Wrote executor output", "Got executor_input")
 
@@ -20,7 +20,8 @@ class Console:
     """A text stream for the runner; remembers the last of our own errors that passed through.
 
     Attributes:
-        sentence: that error's message, if there was one.
+        kind: that error's class, if there was one.
+        sentence: its message.
         hint: and its hint.
     """
 
@@ -29,6 +30,7 @@ class Console:
         self._terminal, self._log = terminal, log.open("w")
         self._pending = ""
         self._started = time.monotonic()
+        self.kind: str | None = None
         self.sentence: str | None = None
         self.hint: str | None = None
 
@@ -63,7 +65,7 @@ class Console:
             if not step[1].startswith(_EXECUTOR_NOISE):
                 self._print(f"  {step[1]}")
         elif raised := _RAISED.match(line):
-            self.sentence, self.hint = raised[1], None
+            self.kind, self.sentence, self.hint = raised[1], raised[2], None
         elif self.sentence and self.hint is None and (hint := _HINT.match(line)):
             self.hint = hint[1]
 

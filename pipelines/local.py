@@ -10,11 +10,12 @@ from typing import IO, Any, cast
 from kfp import dsl, local
 
 from pipelines.console import Console
+from streetvision import errors
 from streetvision.errors import StreetvisionError
 
 
 class StepError(StreetvisionError, RuntimeError):
-    """A step failed; the message is the step's own sentence where it gave one."""
+    """A step failed without a sentence of its own."""
 
 
 def run(pipeline: Any, arguments: dict[str, Any], *, root: Path, log: Path) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def run(pipeline: Any, arguments: dict[str, Any], *, root: Path, log: Path) -> d
         log: file of everything that the runner and the steps say.
 
     Raises:
-        StepError: a step failed.
+        StepError: a step failed; where it failed with an error of ours, that error.
     """
     root.mkdir(parents=True, exist_ok=True)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), enable_caching=True)
@@ -49,9 +50,10 @@ def run(pipeline: Any, arguments: dict[str, Any], *, root: Path, log: Path) -> d
             task = pipeline(**arguments)
         except RuntimeError as err:
             hint = f"everything it said is in `{log}`"
-            if console.sentence is None:
+            if console.sentence is None:  # not one of ours
                 raise StepError(f"a step failed: {_first_line(err)}", hint=hint) from err
-            raise StepError(console.sentence, hint=console.hint or hint) from err
+            kind: type[StreetvisionError] = getattr(errors, console.kind or "", StepError)
+            raise kind(console.sentence, hint=console.hint or hint) from err
         finally:
             logging.basicConfig(stream=sys.__stderr__, level=logging.WARNING, force=True)
     return {name: value.path if isinstance(value, dsl.Artifact) else value for name, value in task.outputs.items()}

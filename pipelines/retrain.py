@@ -22,6 +22,7 @@ class Retrained(NamedTuple):
     version: int
     revision: str
     challenge_set: str
+    manifest: dsl.Dataset
     report: dsl.HTML
     decision: dsl.Artifact
     receipt: dsl.Artifact
@@ -80,6 +81,7 @@ def retrain(
         share_t2i=share_t2i,
         share_i2i=share_i2i,
         seed=seed,
+        workspace=workspace,
         code_version=code_version,
     )
     trained = train(
@@ -125,7 +127,7 @@ def retrain(
             {"AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"},
             optional=True,
         )
-    for task in (trained, evaluated, pushed):
+    for task in (pictures, trained, evaluated):
         kubernetes.mount_pvc(task, WORKSPACE_CLAIM, "/workspace")
     for task in (pictures, trained):
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="2Gi")  # noqa: S108  (loaders share memory)
@@ -133,6 +135,7 @@ def retrain(
     return Retrained(
         verdict=evaluated.outputs["verdict"],
         challenge_set=evaluated.outputs["challenge_set"],
+        manifest=pictures.outputs["manifest"],
         version=pushed.outputs["version"],
         revision=pushed.outputs["revision"],
         report=evaluated.outputs["report"],

@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from serving.local.state import State
 from serving.local.summary import summarise, text
 from streetvision import atomic
 from streetvision.challenge_set import ChallengeSet
+from streetvision.data.manifest import Manifest
 from streetvision.data.source import open_source
 from streetvision.errors import BusyError, StreetvisionError
 from streetvision.progress import Progress
@@ -26,6 +29,7 @@ from streetvision.subnet.wallet import load_keypair
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 well, 1 failed, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
     state = State(arguments.state.resolve())
     try:
         match arguments.command:
@@ -64,7 +68,8 @@ def run(state: State, arguments: argparse.Namespace) -> int:
         _say(f"a simulated validator sends {arguments.challenges} signed challenges to {stack.miner_url}")
         simulation = _simulate(state, stack, challenge_set, count=arguments.challenges)
     seconds = time.monotonic() - begun
-    summary = summarise(state, pipeline, receipt, challenge_set, simulation, seconds=seconds)
+    pictures = Manifest.read(Path(pipeline["manifest"]))
+    summary = summarise(state, pipeline, receipt, pictures, challenge_set, simulation, seconds=seconds)
     atomic.write_json(state.summary, summary)
     _say(text(state, summary))
     return 0
@@ -74,10 +79,11 @@ def up(state: State, arguments: argparse.Namespace) -> int:
     """Leaves the served champion, its miner edge and the MLflow UI running, written down in `state.json`."""
     if any(server.running for server in state.servers()):
         raise BusyError(f"it is up already: `{state.file}`", hint="`make status` shows it, `make down` stops it")
-    if not state.summary.is_file() and (code := run(state, arguments)):
-        return code
-    summary = json.loads(state.summary.read_text())
-    model_dir = Path(summary["served"]["path"])
+    model_dir = _champion(state)
+    if model_dir is None:
+        if code := run(state, arguments):
+            return code
+        model_dir = Path(json.loads(state.summary.read_text())["served"]["path"])
     with ExitStack() as stopping:
         stack = serve(state, model_dir, stopping, stay=True)
         mlflow, mlflow_url = mlflow_server(state, stopping)
@@ -97,7 +103,7 @@ def up(state: State, arguments: argparse.Namespace) -> int:
             "validator": {"wallet_path": str(state.wallets), "wallet_name": VALIDATOR, "hotkey_name": HOTKEY},
             "mlflow": {"url": mlflow_url, "pid": mlflow.pid},
             "model_dir": str(model_dir),
-            "images": summary["challenge_set"],
+            "images": json.loads(state.summary.read_text())["challenge_set"],
         }
         atomic.write_json(state.file, content)
         stopping.pop_all()  # all is well: nothing is stopped
@@ -141,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, purpose in (
         ("run", "the main job, end to end"),
-        ("up", "predictor, miner edge and MLflow stay running; the main job first where it never ran"),
+        ("up", "predictor, miner edge and MLflow stay running; the main job first where there is no champion"),
     ):
         command = commands.add_parser(name, help=purpose)
         command.add_argument("--data", default="procedural", help="a folder or CSV of your own photos")
@@ -164,15 +170,33 @@ def _pipeline(state: State, arguments: argparse.Namespace) -> tuple[int, dict[st
     command += ["--outputs", str(outputs), "--set", f"source={source}", "--set", f"preset={arguments.preset}"]
     for setting in arguments.set:
         command += ["--set", setting]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    # in a session of its own, so that we end it and its steps in order, whatever ends us
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        with suppress(subprocess.TimeoutExpired):  # Ctrl-C reached it too: it ends its steps in order
+        os.killpg(process.pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=20)
-        process.kill()
         raise
+    finally:
+        processes.stop(process.pid)
     return code, {} if code else json.loads(outputs.read_text())
+
+
+def _champion(state: State) -> Path | None:
+    """The model directory of the registry's champion, once the main job ran to its end."""
+    if not state.summary.is_file():
+        return None
+    from streetvision.registry.mlflow import Registry  # importing MLflow takes seconds, and no other command needs it
+
+    registry = Registry(state.tracking_uri, state.root / "models")
+    champion = registry.champion()
+    return registry.fetch(champion) if champion else Path(json.loads(state.summary.read_text())["served"]["path"])
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _simulate(state: State, stack: Stack, challenge_set: ChallengeSet, *, count: int) -> SimulationResult:

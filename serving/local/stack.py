@@ -43,8 +43,9 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
     hotkey = create_hotkey(state.wallets, MINER, HOTKEY)
     validator = create_hotkey(state.wallets, VALIDATOR, HOTKEY)
     http, grpc, edge, metrics = (processes.free_port(port) for port in (8080, 8081, 8091, 9091))
+    metagraph = state.metagraph(stay=stay)
     atomic.write_json(
-        state.metagraph,
+        metagraph,
         [
             {"uid": 0, "hotkey": validator, "stake": VALIDATOR_STAKE, "permit": True, "ip": HOST, "port": 0},
             {"uid": 1, "hotkey": hotkey, "stake": 0.0, "permit": False, "ip": HOST, "port": edge},
@@ -56,7 +57,7 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
         "WALLET_NAME": MINER,
         "HOTKEY_NAME": HOTKEY,
         "NETWORK": "mock",
-        "METAGRAPH_FILE": state.metagraph,
+        "METAGRAPH_FILE": metagraph,
         "PREDICTOR_URL": predictor_url,
         "HOST": HOST,
         "PORT": edge,

@@ -40,10 +40,9 @@ class State:
         """Hotkeys of our own; the person's wallets are never read."""
         return self.root / "wallets"
 
-    @property
-    def metagraph(self) -> Path:
-        """Who is registered on the mock network."""
-        return self.root / "metagraph.json"
+    def metagraph(self, *, stay: bool) -> Path:
+        """Who is registered on the mock network of `make up` (`stay`) or of a run."""
+        return self.root / ("metagraph.json" if stay else "metagraph-run.json")
 
     @property
     def tracking_uri(self) -> str:

@@ -1,7 +1,6 @@
 """What a run came to, for scripts and for people."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 from serving.local.state import State
 from streetvision.assessment import newest_answers, training_record
 from streetvision.challenge_set import ChallengeSet
+from streetvision.data.manifest import SPLITS, Manifest
+from streetvision.data.summary import rows
 from streetvision.simulation import SimulationResult
 from streetvision.subnet.reward import rewards
 
@@ -17,6 +18,7 @@ def summarise(
     state: State,
     pipeline: Mapping[str, Any],
     receipt: Mapping[str, Any],
+    pictures: Manifest,
     challenge_set: ChallengeSet,
     simulation: SimulationResult,
     *,
@@ -28,6 +30,7 @@ def summarise(
         state: where the run keeps what.
         pipeline: its outputs.
         receipt: what `push` left.
+        pictures: the manifest with synthetic pictures.
         challenge_set: the frozen set.
         simulation: what the simulated validator saw.
         seconds: how long all of it took.
@@ -36,8 +39,8 @@ def summarise(
     decision = json.loads(Path(pipeline["decision"]).read_text())
     training = training_record(Path(receipt["challenger"]["path"])) or {}
     answers = newest_answers(state.root, challenge_set, served["sha256"])
-    row = {name: index for index, name in enumerate(answers.challenge_id.tolist())}
-    sent = [row[event.challenge_id] for event in simulation.events]
+    place = {name: index for index, name in enumerate(answers.challenge_id.tolist())}
+    sent = [place[event.challenge_id] for event in simulation.events]
     (miner,) = simulation.miners
     return {
         "verdict": receipt["verdict"],
@@ -51,7 +54,7 @@ def summarise(
         "hub": receipt["url"],
         "report": str(state.report),
         "challenge_set": str(challenge_set.root),
-        "pictures": training.get("data", {}).get("pictures", []),
+        "pictures": rows(pictures),
         "history": training.get("history", []),
         "best_epoch": training.get("best_epoch"),
         "simulation": {
@@ -101,10 +104,16 @@ def text(state: State, summary: Mapping[str, Any]) -> str:
 
 
 def _pictures(summary: Mapping[str, Any]) -> list[str]:
-    counts = Counter[tuple[str, str]]()
-    for row in summary["pictures"]:
-        counts[row["split"], row["source"]] += row["pictures"]
-    return [f"{count} {source} for {split}" for (split, source), count in counts.items()] or ["unknown"]
+    """A line for each split: how many, and of which source and class."""
+    lines: list[str] = []
+    for split in SPLITS:
+        parts = [
+            f"{row['roadwork']} + {row['no roadwork']} {row['source']}"
+            for row in summary["pictures"]
+            if row["split"] == split and row["source"] != "all"
+        ]
+        lines.append(f"{split}: {', '.join(parts)}")
+    return ["with + without roadwork", *lines]
 
 
 def _training(summary: Mapping[str, Any]) -> list[str]:

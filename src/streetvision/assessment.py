@@ -23,7 +23,9 @@ from streetvision.registry.decision import Decision, Policy
 from streetvision.registry.gate import decide
 from streetvision.registry.mlflow import Registry
 from streetvision.registry.modelcard import check_consistency
+from streetvision.registry.store import models_folder
 from streetvision.report import write_report
+from streetvision.training.views import version_of_views
 
 RETIRED_AFTER_VERDICTS = 20  # each verdict on one set tells the next training run a little about it
 RETIRED_AFTER = timedelta(days=60)
@@ -45,21 +47,10 @@ class Assessment:
     @property
     def metrics(self) -> dict[str, float]:
         """The headline figures, for a pipeline's UI."""
-        report, decision = self.report, self.decision
-        metrics = {
-            "reward": report.reward.mean,
-            "reward_low": report.reward.low,
-            "reward_high": report.reward.high,
-            "accuracy": report.accuracy,
-            "mcc": report.mcc,
-            "brier": report.brier,
-            "ece": report.ece,
-        }
-        if report.latency:
-            metrics |= {"latency_p50_ms": report.latency.p50_ms, "latency_p99_ms": report.latency.p99_ms}
-        if decision.gain:
-            metrics |= {"gain": decision.gain.mean, "gain_low": decision.gain.low, "gain_high": decision.gain.high}
-        return metrics
+        gain = self.decision.gain
+        return self.report.headline | (
+            {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high} if gain else {}
+        )
 
     def write(self, *, report: Path, predictions: Path, decision: Path) -> None:
         """Leaves the HTML report, the prediction table and the decision at these paths.
@@ -118,7 +109,7 @@ def assess(
     """
     manifest = Manifest.read(manifest_root)
     model = ModelDirectory.open(model_dir)
-    registry = Registry(tracking_uri, Path(models_uri))
+    registry = Registry(tracking_uri, models_folder(models_uri))
     champion = registry.champion()
     challenge_set = frozen_set(manifest, workspace / "challenges", count=count, seed=seed, regime=regime)
     _refuse_leakage(manifest, challenge_set)
@@ -164,8 +155,8 @@ def frozen_set(manifest: Manifest, folder: Path, *, count: int, seed: int, regim
     Raises:
         DataError: the set cannot be drawn, or what is there was altered.
     """
-    pictures = [(picture.sha256, picture.label, picture.source) for picture in manifest.select(split="challenge")]
-    key = hashlib.sha256(json.dumps([pictures, count, seed, regime]).encode()).hexdigest()[:16]
+    pictures = [(one.sha256, one.label, one.source, one.group) for one in manifest.select(split="challenge")]
+    key = hashlib.sha256(json.dumps([pictures, count, seed, regime, version_of_views()]).encode()).hexdigest()[:16]
     generation = 0
     while _retired(folder / f"{key}-{generation}"):
         generation += 1

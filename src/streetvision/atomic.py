@@ -27,9 +27,10 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as err:
+        raise storage_error(path, err) from err
+    finally:  # nothing is left where Ctrl-C came in between
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise storage_error(path, err) from err
 
 
 def write_text(path: Path, text: str) -> None:

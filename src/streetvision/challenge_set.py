@@ -139,6 +139,8 @@ class ChallengeSet:
             DataError: the file is missing or unreadable.
         """
         try:
+            if Path(row.file).name != row.file:
+                raise DataError(f"challenge set `{self.root}` names `{row.file}`, expected a file of its own folder")
             return (self.root / row.file).read_bytes()
         except OSError as err:
             raise DataError(f"cannot read `{row.file}` of challenge set `{self.root}`: {err.strerror}") from err

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from streetvision import __version__
 from streetvision.errors import SettingsError, StreetvisionError
 
 STATE = Path(".streetvision/state.json")
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = _command(commands, "gate", _gate, "whether a challenger takes the champion's place")
     gate.add_argument("--challenger", type=Path, required=True, help="its prediction table")
     gate.add_argument("--champion", type=Path, help="its prediction table; without one the floor decides")
+    gate.add_argument("--challenger-model", type=Path, help="its model directory, for the check of its files")
 
     simulate = _command(commands, "simulate", _simulate, "a validator that sends signed challenges to miners")
     simulate.add_argument("--miner", action="append", metavar="URL=HOTKEY", help="default: the one of `make up`")
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--challenge-set", type=Path, help="its folder; default: of `make up`")
     simulate.add_argument("--state", type=Path, default=STATE, help="what `make up` wrote")
     simulate.add_argument("--challenges", type=int, default=500, help="how many are sent")
+    simulate.add_argument("--predictions", type=Path, help="`evaluate`'s table, to compare the reward with")
     simulate.add_argument("--time-scale", type=float, default=0.0, help="divides the pause of 60 s; 0 leaves none")
     return parser
 
@@ -140,7 +143,7 @@ def _train(arguments: argparse.Namespace) -> int:
         arguments.out,
         TrainingSettings(preset=arguments.preset, views=arguments.views, seed=arguments.seed),
         cache_dir=arguments.cache,
-        code_version="",
+        code_version=f"streetvision {__version__}",
         git_sha="",
     )
     if arguments.json:
@@ -211,9 +214,12 @@ def _gate(arguments: argparse.Namespace) -> int:
     from streetvision.predictions import read_predictions
     from streetvision.registry.decision import Policy
     from streetvision.registry.gate import decide
+    from streetvision.registry.modelcard import check_consistency
 
     champion = read_predictions(arguments.champion) if arguments.champion else None
-    decision = decide(champion, read_predictions(arguments.challenger), Policy(seed=arguments.seed))
+    consistency = check_consistency(arguments.challenger_model) if arguments.challenger_model else None
+    policy = Policy(seed=arguments.seed)
+    decision = decide(champion, read_predictions(arguments.challenger), policy, consistency=consistency)
     if arguments.json:
         print(decision.model_dump_json())
     else:
@@ -259,9 +265,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
     header = ("asked", "answered", "accuracy", "reward", "score", "p50 ms", "p99 ms")
     print(f"{'miner':<28}" + "".join(f"{name:>9}" for name in header))
     for miner in result.miners:
-        asked = sum(cell.asked for cell in miner.levels)
         figures = (
-            str(asked),
+            str(sum(cell.asked for cell in miner.levels)),
             str(miner.answered),
             _figure(miner.accuracy, 3),
             _figure(miner.mean_reward, 3),
@@ -272,6 +277,17 @@ def _simulate(arguments: argparse.Namespace) -> int:
         print(f"{miner.url:<28}" + "".join(f"{figure:>9}" for figure in figures))
         for reason, count in miner.errors.items():
             print(f"  {count} x {reason}")
+    if arguments.predictions:
+        from streetvision.predictions import read_predictions
+        from streetvision.subnet.reward import rewards
+
+        table = read_predictions(arguments.predictions)
+        place = {name: index for index, name in enumerate(table.challenge_id.tolist())}
+        asked = [event.challenge_id for event in result.events if event.uid == result.miners[0].uid]
+        if missing := [name for name in asked if name not in place]:
+            raise SettingsError(f"`{arguments.predictions}` lacks challenge `{missing[0]}`, expected the same set")
+        sent = [place[name] for name in asked]
+        print(f"`evaluate` predicted a reward of {rewards(table.probability[sent], table.label[sent]).mean():.3f}")
     return 0
 
 

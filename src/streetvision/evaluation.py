@@ -145,6 +145,22 @@ class Report(_Value):
     latency: Latency | None
     mistakes: tuple[Mistake, ...]
 
+    @property
+    def headline(self) -> dict[str, float]:
+        """The figures that trackers and pipelines show, by name."""
+        figures = {
+            "reward": self.reward.mean,
+            "reward_low": self.reward.low,
+            "reward_high": self.reward.high,
+            "accuracy": self.accuracy,
+            "mcc": self.mcc,
+            "brier": self.brier,
+            "ece": self.ece,
+        }
+        if self.latency:
+            figures |= {"latency_p50_ms": self.latency.p50_ms, "latency_p99_ms": self.latency.p99_ms}
+        return figures
+
 
 def evaluate(predictions: Predictions, *, seed: int = 0, resamples: int = 2000, burn_in: int = 100) -> Report:
     """What the model earns and where it errs.

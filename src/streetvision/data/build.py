@@ -112,34 +112,38 @@ def build(source: PictureSource, root: Path, *, seed: int, shares: Sequence[floa
     """
     _log.info("building a manifest of %d pictures from `%s`", len(source), source.name)
     with manifest.write(root) as writer:
-        pictures, rejected, duplicates = _collect(source, writer)
+        pictures, rejected, shared = _collect(source, writer)
         _check_enough(pictures, rejected, source)
-        pairs = dedupe.near_pairs([picture.phash for picture in pictures])
-        groups = dedupe.join([picture.group for picture in pictures], pairs.tolist())
+        row = {picture.group: number for number, picture in enumerate(pictures)}
+        pairs = dedupe.near_pairs([picture.phash for picture in pictures]).tolist()
+        pairs += [(row[one], row[other]) for one, other in shared if one in row and other in row]
+        groups = dedupe.join([picture.group for picture in pictures], pairs)
         splits = split.assign(groups, [picture.label for picture in pictures], seed=seed, shares=shares)
         near_duplicates = len({picture.group for picture in pictures}) - len(set(groups))
         writer.finish(
             replace(picture, group=group, split=splits[group]) for picture, group in zip(pictures, groups, strict=True)
         )
     built = manifest.Manifest.read(root)
-    _log.info("kept %d pictures, left out %d duplicates and %d others", len(pictures), duplicates, len(rejected))
+    _log.info("kept %d pictures, left out %d duplicates and %d others", len(pictures), len(shared), len(rejected))
     return BuildReport(
         version=built.version,
         pictures=len(built.pictures),
         counts=dict(Counter((picture.split, picture.source, picture.label) for picture in built.pictures)),
         groups={name: sum(chosen == name for chosen in splits.values()) for name in manifest.SPLITS},
-        duplicates=duplicates,
+        duplicates=len(shared),
         near_duplicates=near_duplicates,
         rejected=tuple(rejected),
     )
 
 
-def _collect(source: PictureSource, writer: manifest.Writer) -> tuple[list[Picture], list[Rejected], int]:
-    """Stores every usable picture once; the rows have no split yet."""
+def _collect(
+    source: PictureSource, writer: manifest.Writer
+) -> tuple[list[Picture], list[Rejected], list[tuple[str, str]]]:
+    """Stores every usable picture once; rows without a split, and of each exact duplicate the two groups it is in."""
     kept: dict[str, tuple[Picture, str]] = {}  # by sha256: row and origin
     contradicted: set[str] = set()
     rejected: list[Rejected] = []
-    duplicates = 0
+    shared: list[tuple[str, str]] = []
     with Progress("pictures", total=len(source), unit="picture") as progress:
         for item in source:
             progress.advance(1)
@@ -155,7 +159,7 @@ def _collect(source: PictureSource, writer: manifest.Writer) -> tuple[list[Pictu
             elif sha256 not in kept:
                 kept[sha256] = (_row(item, sha256, encoding, phash), item.origin)
             elif kept[sha256][0].label == item.label:
-                duplicates += 1
+                shared.append((kept[sha256][0].group, item.group))
             else:
                 _, origin = kept.pop(sha256)
                 writer.remove(sha256, encoding=encoding)
@@ -170,7 +174,7 @@ def _collect(source: PictureSource, writer: manifest.Writer) -> tuple[list[Pictu
         _log.warning("left out `%s`: %s", rejection.origin, rejection.reason)
     if len(rejected) > _LOGGED:
         _log.warning("left out %d more", len(rejected) - _LOGGED)
-    return [row for row, _ in kept.values()], rejected, duplicates
+    return [row for row, _ in kept.values()], rejected, shared
 
 
 def inspect(data: bytes) -> tuple[str, str]:

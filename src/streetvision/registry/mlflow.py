@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -134,6 +135,8 @@ class Registry:
                     self._client.set_model_version_tag(self.model_name, known.version, key, value)
             if int(known.version) != aliases.get(CHAMPION):
                 self._point(CHALLENGER, int(known.version))
+            elif aliases.get(CHALLENGER) == aliases[CHAMPION]:  # a promotion was cut off here
+                self._client.delete_registered_model_alias(self.model_name, CHALLENGER)
             return self.version(int(known.version))
 
     def promote(self, version: int, *, expected_champion: int | None) -> RegisteredVersion:
@@ -173,6 +176,15 @@ class Registry:
                 self._client.delete_registered_model_alias(self.model_name, CHALLENGER)
             self._read_back(aliases, version)
             return self.version(version)
+
+    def tag(self, version: int, key: str, value: str) -> None:
+        """Notes a fact about a version.
+
+        Raises:
+            RegistryError: there is no such version, or MLflow is out of reach.
+        """
+        with self._one_sentence():
+            self._client.set_model_version_tag(self.model_name, str(version), key, value)
 
     def champion(self) -> RegisteredVersion | None:
         """The version that is served, or nothing where none was promoted yet."""
@@ -301,8 +313,8 @@ class Registry:
             if "Invalid model version source" in first:
                 hint = "a server needs a model store that it can reach too, such as a bucket"
             elif "out-of-date database schema" in first:
-                hint = f"back it up, then upgrade it: mlflow db upgrade {self._uri}"
-            raise RegistryError(f"MLflow `{self._uri}` refused: {first}", hint=hint) from err
+                hint = f"back it up, then upgrade it: mlflow db upgrade {_without_password(self._uri)}"
+            raise RegistryError(f"MLflow `{_without_password(self._uri)}` refused: {first}", hint=hint) from err
 
 
 def _model_tags(model: ModelDirectory) -> dict[str, str]:
@@ -338,6 +350,10 @@ def _dataset_input(use: DatasetUse) -> DatasetInput:
 
 def _first(reasons: Sequence[str]) -> str | None:
     return reasons[0] if reasons else None
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
 def _name(version: int | None) -> str:

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streetvision.evaluation import Interval
-
-_Z_95 = 1.959963984540054
+from streetvision.statistics import Z_95
 
 
 def mcnemar(worse: int, better: int) -> float:
@@ -50,5 +49,5 @@ def mean_difference(difference: NDArray[np.float64], group: NDArray[np.str_] | N
     sums = centred if group is None else np.bincount(np.unique(group, return_inverse=True)[1], weights=centred)
     count = len(sums)
     variance = float(np.sum(sums**2)) * (count / (count - 1) if count > 1 else 1.0)
-    half = _Z_95 * variance**0.5 / len(difference)
+    half = Z_95 * variance**0.5 / len(difference)
     return Interval(mean=mean, low=mean - half, high=mean + half)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from streetvision import atomic
 from streetvision.assessment import training_record
-from streetvision.errors import DataError, SettingsError
+from streetvision.errors import DataError, RegistryError, SettingsError
 from streetvision.evaluation import Report, evaluate
 from streetvision.inference.model_directory import ModelDirectory
 from streetvision.predictions import read_predictions
@@ -16,8 +16,10 @@ from streetvision.registry.hub import FolderHub, Hub
 from streetvision.registry.huggingface import HuggingFaceHub
 from streetvision.registry.mlflow import DatasetUse, RegisteredVersion, Registry
 from streetvision.registry.modelcard import ModelCard, push_files
+from streetvision.registry.store import models_folder
 from streetvision.report import pngs
 
+HUB_REVISION = "hub_revision"  # tag of a version: the commit that it was pushed as
 REPOSITORY = "streetvision/roadwork"  # of a folder hub, whose folder names the place
 
 _log = logging.getLogger(__name__)
@@ -84,9 +86,14 @@ def publish(
     table = read_predictions(predictions)
     figures = evaluate(table, seed=verdict.policy.seed)
     model = ModelDirectory.open(model_dir)
+    if verdict.challenger_sha256 != model.sha256:
+        raise DataError(
+            f"the decision is about model {(verdict.challenger_sha256 or 'none')[:12]}, expected {model.version}",
+            hint="run `evaluate` again",
+        )
     record = training_record(model_dir) or {}
-    registry = Registry(tracking_uri, Path(models_uri))
-    before = registry.champion()
+    registry = Registry(tracking_uri, models_folder(models_uri))
+    champion = registry.champion()
     registered = registry.register(
         model_dir,
         decision=verdict,
@@ -100,7 +107,12 @@ def publish(
             **{f"plots/{name}.png": png for name, png in pngs(figures, table, training=record.get("history")).items()},
         },
         datasets=[
-            DatasetUse(name="manifest", version=model.config.data_version, source="manifest", context="training"),
+            DatasetUse(
+                name="manifest",
+                version=model.config.data_version,
+                source=f"manifest:{model.config.data_version}",
+                context="training",
+            ),
             DatasetUse(
                 name="challenge set",
                 version=str(table.challenge_id[0]).partition("/")[0],
@@ -109,14 +121,20 @@ def publish(
             ),
         ],
     )
-    revision = url = ""
-    if verdict.verdict == "promote":
-        compared_with = before.version if before and before.sha256 == verdict.champion_sha256 else None
-        registry.promote(registered.version, expected_champion=compared_with)
-        if hub:
-            commit = _push(open_hub(hub), model_dir, registered, figures, verdict, submitted_by)
-            revision, url = commit
+    if verdict.verdict == "promote" and (champion is None or champion.sha256 != model.sha256):
+        if (champion.sha256 if champion else None) != verdict.champion_sha256:
+            raise RegistryError(
+                f"champion is {champion.sha256[:12] if champion else 'none'}, "
+                f"expected {(verdict.champion_sha256 or 'none')[:12]}, which the challenger was compared with",
+                hint="evaluate it against the champion of today",
+            )
+        registry.promote(registered.version, expected_champion=champion.version if champion else None)
     champion = registry.champion()
+    revision = url = ""
+    # a champion whose push failed or was cut off is pushed by the next run
+    if hub and champion and champion.sha256 == model.sha256 and HUB_REVISION not in champion.tags:
+        revision, url = _push(open_hub(hub), model_dir, champion, figures, verdict, submitted_by)
+        registry.tag(champion.version, HUB_REVISION, revision)
     return Published(
         verdict=verdict.verdict,
         reasons=verdict.reasons,
@@ -151,7 +169,9 @@ def _push(
         submitted_by=submitted_by,
         submission_time=int(time.time()),
     )
-    files = push_files(model_dir, card, figures, decision=decision)
+    pictures = (training_record(model_dir) or {}).get("data", {}).get("pictures", [])
+    counts = {f"{row['split']}, {row['source']}, label {row['label']}": row["pictures"] for row in pictures}
+    files = push_files(model_dir, card, figures, decision=decision, data_summary=counts)
     commit = hub.push(files, message=f"roadwork version {registered.version}", parent=hub.head())
     return commit.revision, commit.url
 
@@ -161,20 +181,8 @@ def _served(registry: Registry, version: RegisteredVersion) -> Served:
 
 
 def _metrics(report: Report) -> dict[str, float]:
-    metrics = {
-        "reward": report.reward.mean,
-        "reward_low": report.reward.low,
-        "reward_high": report.reward.high,
-        "accuracy": report.accuracy,
-        "mcc": report.mcc,
-        "brier": report.brier,
-        "ece": report.ece,
-    }
-    if report.latency:
-        metrics |= {"latency_p50_ms": report.latency.p50_ms, "latency_p99_ms": report.latency.p99_ms}
-    for stratum in report.strata:
-        metrics[f"accuracy/{stratum.source}/level{stratum.level}"] = stratum.accuracy.mean
-    return metrics
+    strata = {f"accuracy/{one.source}/level{one.level}": one.accuracy.mean for one in report.strata}
+    return report.headline | strata
 
 
 def _read_decision(path: Path) -> Decision:

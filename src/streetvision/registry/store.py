@@ -6,8 +6,19 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from streetvision import atomic
-from streetvision.errors import RegistryError
+from streetvision.errors import RegistryError, SettingsError
 from streetvision.inference.model_directory import ModelDirectory
+
+
+def models_folder(uri: str) -> Path:
+    """The folder that a models address names.
+
+    Raises:
+        SettingsError: it is no folder of this machine.
+    """
+    if "://" in uri:
+        raise SettingsError(f"models are stored at `{uri}`, expected a folder: other stores are not built yet")
+    return Path(uri)
 
 
 class ModelStore(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from streetvision.errors import WireError
-from streetvision.subnet.regimes import TIMEOUT_S
+from streetvision.subnet.regimes import NO_ANSWER, TIMEOUT_S
 
 # The second name is the class of regime R0, which old validators keep calling.
 ROUTES = ("/ImageSynapse", "/ExtendedImageSynapse")
@@ -23,7 +23,6 @@ NONCE_SLACK_S = 4.0
 # How far ahead of our clock a nonce may be: enough for clocks kept by NTP. A nonce from the far future would stay
 # replayable until its time comes, whatever is remembered or forgotten here.
 NONCE_AHEAD_S = 2.0
-NO_ANSWER = -1.0
 # The message class declares no hashed fields, so the hash is always that of nothing: pictures are not authenticated.
 EMPTY_BODY_HASH = hashlib.sha3_256(b"").hexdigest()
 # The version that bittensor 9.12.2 sends.

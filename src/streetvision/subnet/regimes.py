@@ -12,6 +12,7 @@ from typing import Literal
 from streetvision.errors import SettingsError
 
 HISTORY = 100  # answers remembered per miner
+NO_ANSWER = -1.0  # what a validator records where a miner gave none
 MCC_WINDOW = 100
 ACCURACY_WINDOW = 10
 MCC_WEIGHT = 0.5

@@ -20,11 +20,10 @@ from streetvision.subnet.regimes import (
     HISTORY,
     MCC_WEIGHT,
     MCC_WINDOW,
+    NO_ANSWER,
     SCORE_ALPHA,
     STAKE_LIMIT_TAO,
 )
-
-NO_ANSWER = -1.0
 
 _CHUNK = 1 << 16  # answers replayed at once: their intermediate arrays stay in the processor's cache
 _U16_MAX = 65535

@@ -69,12 +69,13 @@ def synthesize(
     share_i2i: float = 0.25,
     batch_size: int = 8,
     workers: int = 2,
+    work: Path | None = None,
 ) -> SynthesisReport:
     """Leaves a manifest at `root` that holds every picture of `real` and the synthetic ones made for it.
 
     In every split the shares of the three sources become those asked for, half of each synthetic share with roadwork.
     An edited picture keeps the split and group of its source. Each picture is written when it is finished: an
-    interrupted run goes on where it stopped, in a work folder beside `root` that goes away at the end.
+    interrupted run goes on where it stopped, in a work folder that goes away at the end.
 
     Args:
         real: the pictures to go beside; synthetic ones already among them count towards the shares.
@@ -85,6 +86,7 @@ def synthesize(
         share_i2i: share of image-to-image pictures in every split.
         batch_size: requests handed to the generator at once, all of one role.
         workers: processes to spread batches over, if the backend can be pickled; 1 for a generator with a GPU.
+        work: folder of finished pictures, which an interrupted run leaves; beside `root` by default.
 
     Raises:
         DataError: shares that leave nothing for real pictures, or a manifest without any.
@@ -95,7 +97,7 @@ def synthesize(
     jobs, notes = plan(real, backend, seed=seed, share_t2i=share_t2i, share_i2i=share_i2i)
     for note in notes:
         _log.warning("%s", note)
-    work = root.with_name(f".{root.name}.work")
+    work = work or root.with_name(f".{root.name}.work")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / "lock", blocking=False):

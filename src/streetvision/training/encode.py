@@ -100,7 +100,8 @@ def backbone_onnx(backbone: Backbone, cache_dir: Path) -> Path:
         StorageError: the cache cannot be written.
     """
     preset = backbone.preset
-    folder = cache_dir / "backbones" / f"{preset.name}-{backbone.weights_sha256[:16]}-{preset.size_px}px"
+    inside = repr((backbone.weights_sha256, preset, OPSET))  # weights, size, normalisation, pooling
+    folder = cache_dir / "backbones" / f"{preset.name}-{hashlib.sha256(inside.encode()).hexdigest()[:16]}"
     if not _is_intact(folder):
         _log.info("exporting backbone `%s` to ONNX", preset.name)
         with atomic.directory(folder) as new:

@@ -42,6 +42,7 @@ def export_model(
     backbone: Backbone,
     head: Head,
     temperature: float,
+    threshold: float,
     folder: Path,
     *,
     backbone_path: Path,
@@ -56,6 +57,7 @@ def export_model(
         backbone: the network in torch, to compare with.
         head: on the CPU.
         temperature: what logits are divided by.
+        threshold: noted in the model, so that another cut is another model; it is applied outside.
         folder: where `model.onnx` and, for large weights, `model.onnx.data` are written.
         backbone_path: the backbone as ONNX (`encode.backbone_onnx`).
         fixtures: uint8[N,S,S,3] pictures to compare on.
@@ -72,6 +74,7 @@ def export_model(
     upper = compose.add_prefix(onnx.load(head_path), "head/", rename_inputs=False, rename_outputs=False)
     head_path.unlink()
     model = compose.merge_models(onnx.load(backbone_path), upper, io_map=[(FEATURES, FEATURES)])
+    onnx.helper.set_model_props(model, {"threshold": repr(threshold)})
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > external_data_over_bytes
     onnx.save_model(model, path, save_as_external_data=large, location=EXTERNAL_DATA if large else None)
     onnx.checker.check_model(path)

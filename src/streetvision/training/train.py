@@ -134,7 +134,7 @@ def train(
     is_train = views.picture < len(train_pictures)
     training = _samples(pictures, views, is_train, settings.regime)
     validation = _samples(pictures, views, ~is_train, settings.regime)
-    checkpoint = cache_dir / "checkpoints" / f"{_run_id(manifest, backbone, settings)}.safetensors"
+    checkpoint = cache_dir / "checkpoints" / f"{_run_id(manifest, backbone, settings, code_version)}.safetensors"
     fitted = fit(
         training,
         validation,
@@ -155,6 +155,7 @@ def train(
             backbone,
             fitted.head,
             calibration.temperature,
+            calibration.threshold.value,
             folder,
             backbone_path=backbone_onnx(backbone, cache_dir),
             fixtures=_fixtures(manifest, validation_pictures, settings, backbone.preset.size_px),
@@ -230,8 +231,8 @@ def _samples(pictures: Sequence[Picture], views: ViewFeatures, rows: NDArray[np.
     )
 
 
-def _run_id(manifest: Manifest, backbone: Backbone, settings: TrainingSettings) -> str:
-    parts = [manifest.version, backbone.weights_sha256, settings.model_dump_json()]
+def _run_id(manifest: Manifest, backbone: Backbone, settings: TrainingSettings, code_version: str) -> str:
+    parts = [manifest.version, backbone.weights_sha256, settings.model_dump_json(), code_version]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from streetvision import imaging, parallel
 from streetvision.errors import DataError, ImageError
-from streetvision.subnet import challenges, distortions, regimes
+from streetvision.subnet import challenges, distortions, geometry, regimes
 
-_SOURCES = (challenges, distortions, regimes, imaging)
+_SOURCES = (challenges, distortions, geometry, regimes, imaging)
 _LIBRARIES = (cv2, np, PIL)
 
 

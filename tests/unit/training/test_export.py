@@ -41,7 +41,7 @@ def test_the_exported_model_gives_torchs_calibrated_probability(
     backbone: Backbone, head: Head, images: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     path = backbone_onnx(backbone, tmp_path / "cache")
-    difference = export_model(backbone, head, TEMPERATURE, tmp_path, backbone_path=path, fixtures=images)
+    difference = export_model(backbone, head, TEMPERATURE, 0.4, tmp_path, backbone_path=path, fixtures=images)
     assert difference < 1e-4
     np.testing.assert_allclose(probabilities(tmp_path, images), expected, atol=1e-4)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["model.onnx"]
@@ -53,7 +53,7 @@ def test_large_weights_lie_beside_the_model(
 ) -> None:
     path = backbone_onnx(backbone, tmp_path / "cache")
     export_model(
-        backbone, head, TEMPERATURE, tmp_path, backbone_path=path, fixtures=images, external_data_over_bytes=1000
+        backbone, head, TEMPERATURE, 0.4, tmp_path, backbone_path=path, fixtures=images, external_data_over_bytes=1000
     )
     assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["model.onnx", "model.onnx.data"]
     assert (tmp_path / "model.onnx.data").stat().st_size > 10 * (tmp_path / "model.onnx").stat().st_size / 100
@@ -70,7 +70,7 @@ def test_a_graph_that_differs_from_torch_is_refused(
     example = torch.zeros(2, 224, 224, 3, dtype=torch.uint8)
     export_onnx(Brighter(backbone), example, tmp_path / "b.onnx", input_name="image", output_name="features")
     with pytest.raises(EngineError, match=r"`model\.onnx` differs from torch by"):
-        export_model(backbone, head, TEMPERATURE, tmp_path, backbone_path=tmp_path / "b.onnx", fixtures=images)
+        export_model(backbone, head, TEMPERATURE, 0.4, tmp_path, backbone_path=tmp_path / "b.onnx", fixtures=images)
 
 
 def test_what_onnx_cannot_express_is_an_engine_error(tmp_path: Path) -> None:
