@@ -1,0 +1,93 @@
+"""Every model is registered; only the promoted one becomes champion and reaches the hub, and it does reach it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from streetvision.errors import DataError, HubError, RegistryError, SettingsError
+from streetvision.predictions import write_predictions
+from streetvision.registry import publish as publishing
+from streetvision.registry.hub import FolderHub
+from streetvision.registry.mlflow import Registry
+from streetvision.registry.publish import Published, open_hub, publish
+
+HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
+Publish = Callable[..., Published]
+
+# MLflow's own use of SQLAlchemy
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture
+def push(tmp_path: Path, make_model, make_predictions, make_decision) -> Publish:
+    (tmp_path / "report.html").write_text("<html></html>")
+    write_predictions(tmp_path / "predictions.parquet", make_predictions(400, groups=40))
+
+    def run(
+        content: str, verdict: str = "promote", *, champion: str | None = None, about: str | None = None
+    ) -> Published:
+        model = make_model(content)
+        decision = make_decision(verdict, challenger_sha256=about or model.sha256, champion_sha256=champion)
+        (tmp_path / "decision").write_text(decision.model_dump_json())
+        return publish(
+            model.path,
+            report=tmp_path / "report.html",
+            predictions=tmp_path / "predictions.parquet",
+            decision=tmp_path / "decision",
+            tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+            models_uri=str(tmp_path / "models"),
+            hub=f"folder:{tmp_path}/hub",
+            submitted_by=HOTKEY,
+        )
+
+    return run
+
+
+def test_a_promoted_model_becomes_champion_and_is_pushed(push: Publish, tmp_path: Path):
+    done = push("a")
+    assert done.champion == done.challenger
+    assert FolderHub(tmp_path / "hub", publishing.REPOSITORY).head() == done.revision
+    assert Path(done.champion.path).name == done.champion.sha256
+
+
+def test_a_refused_model_stays_registered_and_reaches_no_hub(push: Publish, tmp_path: Path):
+    first = push("a")
+    done = push("b", "keep", champion=first.challenger.sha256)
+    assert (done.challenger.version, done.champion, done.revision) == (2, first.champion, "")
+    assert FolderHub(tmp_path / "hub", publishing.REPOSITORY).head() == first.revision
+
+
+def test_a_push_that_failed_is_made_up_for_by_the_next_run(push: Publish, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise HubError("the hub is down")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FolderHub, "push", refuse)
+        with pytest.raises(HubError, match="the hub is down"):
+            push("a")
+    done = push("a", "keep", champion=None)  # the gate now finds that the challenger is the champion
+    assert done.champion is not None
+    assert done.revision != ""
+    assert push("a", "keep").revision == ""  # once is enough
+
+
+def test_a_decision_about_another_model_is_refused(push: Publish):
+    with pytest.raises(DataError, match="the decision is about model bbbbbbbbbbbb, expected"):
+        push("a", about="b" * 64)
+
+
+def test_a_champion_that_changed_since_the_decision_is_not_replaced(push: Publish, tmp_path: Path):
+    first = push("a")
+    for compared_with in (None, "c" * 64):
+        with pytest.raises(RegistryError, match="champion is"):
+            push("b", champion=compared_with)
+    champion = Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "models").champion()
+    assert champion is not None
+    assert champion.sha256 == first.challenger.sha256
+
+
+@pytest.mark.parametrize("name", ["", "folder:", "hf:name", "s3://bucket", "hf:a/b/c"])
+def test_an_unknown_hub_is_one_sentence(name: str):
+    with pytest.raises(SettingsError, match="expected `folder:PATH` or `hf:OWNER/NAME`"):
+        open_hub(name)
