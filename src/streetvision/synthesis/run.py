@@ -86,7 +86,7 @@ def synthesize(
         share_i2i: share of image-to-image pictures in every split.
         batch_size: requests handed to the generator at once, all of one role.
         workers: processes to spread batches over, if the backend can be pickled; 1 for a generator with a GPU.
-        work: folder of finished pictures, which an interrupted run leaves; beside `root` by default.
+        work: where the finished pictures of interrupted runs lie, by data version; beside `root` by default.
 
     Raises:
         DataError: shares that leave nothing for real pictures, or a manifest without any.
@@ -97,7 +97,7 @@ def synthesize(
     jobs, notes = plan(real, backend, seed=seed, share_t2i=share_t2i, share_i2i=share_i2i)
     for note in notes:
         _log.warning("%s", note)
-    work = work or root.with_name(f".{root.name}.work")
+    work = work / real.version[:16] if work else root.with_name(f".{root.name}.work")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / "lock", blocking=False):
