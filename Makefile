@@ -16,6 +16,7 @@ STATE ?= .streetvision
 ARGS ?=
 PYTEST := $(PY) -m pytest
 
+export DATA PRESET STATE # through the environment, so that any name of a folder is safe
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -24,7 +25,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: run
 run: $(VENV)/.installed ## the main job, end to end; DATA=folder for your own photos, PRESET=dinov2-base for another backbone
-	@$(PY) -m serving.local --state '$(STATE)' run $(if $(DATA),--data '$(DATA)') $(if $(PRESET),--preset '$(PRESET)') $(ARGS)
+	@$(PY) -m serving.local --state "$$STATE" run $${DATA:+--data "$$DATA"} $${PRESET:+--preset "$$PRESET"} $(ARGS)
 
 .PHONY: test
 test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 10 minutes); what is left out is counted
@@ -34,15 +35,15 @@ test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 10 min
 
 .PHONY: up
 up: $(VENV)/.installed ## predictor, miner edge and MLflow stay running (after the main job, where there is no champion)
-	@$(PY) -m serving.local --state '$(STATE)' up $(ARGS)
+	@$(PY) -m serving.local --state "$$STATE" up $(ARGS)
 
 .PHONY: down
 down: $(VENV)/.installed ## stops what `make up` started
-	@$(PY) -m serving.local --state '$(STATE)' down
+	@$(PY) -m serving.local --state "$$STATE" down
 
 .PHONY: status
 status: $(VENV)/.installed ## what is running, which model, where
-	@$(PY) -m serving.local --state '$(STATE)' status $(ARGS)
+	@$(PY) -m serving.local --state "$$STATE" status $(ARGS)
 
 ##@ Development
 

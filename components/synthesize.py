@@ -26,11 +26,9 @@ def synthesize(
     from streetvision.synthesis.backends import open_backend
     from streetvision.synthesis.run import synthesize
 
-    old, root, work = Manifest.read(Path(real.path)), Path(manifest.path), Path(workspace, "synthesis")
-    report = synthesize(
-        old, open_backend(backend), root, seed=seed, share_t2i=share_t2i, share_i2i=share_i2i, work=work
-    )
-    Path(summary.path).write_text(page(Manifest.read(root), title="Data with synthetic pictures"))
+    old, out, work = Manifest.read(Path(real.path)), Path(manifest.path), Path(workspace, "synthesis")
+    report = synthesize(old, open_backend(backend), out, seed=seed, share_t2i=share_t2i, share_i2i=share_i2i, work=work)
+    Path(summary.path).write_text(page(Manifest.read(out), title="Data with synthetic pictures"))
     counts.metadata.update(figures(report.counts))
     Path(counts.path).touch()  # kfp's local cache takes an artifact without a file for lost
     manifest.metadata.update(version=report.version, **figures(report.counts))

@@ -3,6 +3,8 @@
 import argparse
 import filecmp
 import json
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from pipelines.retrain import retrain
 from streetvision import atomic
 from streetvision.data.source import open_source
 from streetvision.errors import BusyError, SettingsError, StreetvisionError
+from streetvision.models.presets import PRESETS
 from streetvision.subnet.wallet import create_hotkey
 
 PIPELINES: dict[str, Any] = {"retrain": retrain}
@@ -41,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.command == "compile":
             return _compile(check=arguments.check)
+        signal.signal(signal.SIGTERM, _end_steps)
         return _local(arguments)
     except StreetvisionError as err:
         print(f"error: {err}", file=sys.stderr)
@@ -72,6 +76,7 @@ def _local(arguments: argparse.Namespace) -> int:
     state: Path = arguments.state.resolve()
     given = {"source": "procedural", **dict(_parameter(text) for text in arguments.set)}
     typed = _typed(pipeline, given)
+    _check(typed)
     pictures = open_source(given["source"], scenes=typed["scenes"], seed=typed["seed"])
     given = {
         "data_fingerprint": pictures.fingerprint(),
@@ -85,6 +90,7 @@ def _local(arguments: argparse.Namespace) -> int:
         **given,
     }
     try:
+        state.mkdir(parents=True, exist_ok=True)
         with FileLock(state / "pipeline.lock", blocking=False):
             log = state / "logs" / f"{arguments.pipeline}.log"
             outputs = local.run(pipeline, _typed(pipeline, given), root=state / "kfp", log=log)
@@ -95,6 +101,23 @@ def _local(arguments: argparse.Namespace) -> int:
     else:
         print(json.dumps(outputs, indent=2))
     return 0
+
+
+def _check(parameters: dict[str, Any]) -> None:
+    """Refuses at once what a step would refuse minutes later."""
+    if parameters["preset"] not in PRESETS:
+        known = ", ".join(f"`{name}`" for name in PRESETS)
+        raise SettingsError(f"preset is `{parameters['preset']}`, expected one of {known}")
+    for name, least in (("views", 1), ("scenes", 1), ("challenges", 101), ("seed", 0)):
+        if parameters[name] < least:
+            raise SettingsError(f"parameter `{name}` is {parameters[name]}, expected at least {least}")
+
+
+def _end_steps(*_: object) -> None:
+    """Interrupts us and, where we lead a group of our own, the steps."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGINT)
+    raise KeyboardInterrupt
 
 
 def _parameter(text: str) -> tuple[str, str]:

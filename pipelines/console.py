@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RUNNER = re.compile(r"^[\d:.]+ - (?:INFO|WARNING|ERROR) - (.*)$")
 _STEP = re.compile(r"^\s*\[KFP Executor [^\]]+ (?:INFO|WARNING|ERROR)\]: (.*)$")
 _EXECUTING = re.compile(r"^Executing task '(.+)'$")
@@ -39,7 +39,7 @@ class Console:
         self._log.write(text)
         *lines, self._pending = (self._pending + text).split("\n")
         for line in lines:
-            self._tell(_COLOUR.sub("", line))
+            self._tell(COLOUR.sub("", line))
         return len(text)
 
     def flush(self) -> None:

@@ -9,7 +9,7 @@ from typing import IO, Any, cast
 
 from kfp import dsl, local
 
-from pipelines.console import Console
+from pipelines.console import COLOUR, Console
 from streetvision import errors
 from streetvision.errors import StreetvisionError
 
@@ -60,4 +60,4 @@ def run(pipeline: Any, arguments: dict[str, Any], *, root: Path, log: Path) -> d
 
 
 def _first_line(err: Exception) -> str:
-    return (str(err).splitlines() or [type(err).__name__])[0].replace("\x1b[96m", "").replace("\x1b[0m", "")
+    return COLOUR.sub("", (str(err).splitlines() or [type(err).__name__])[0])

@@ -29,7 +29,8 @@ from streetvision.subnet.wallet import load_keypair
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 well, 1 failed, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     state = State(arguments.state.resolve())
     try:
         match arguments.command:
@@ -83,7 +84,7 @@ def up(state: State, arguments: argparse.Namespace) -> int:
     if model_dir is None:
         if code := run(state, arguments):
             return code
-        model_dir = Path(json.loads(state.summary.read_text())["served"]["path"])
+        model_dir = Path(state.read_summary()["served"]["path"])
     with ExitStack() as stopping:
         stack = serve(state, model_dir, stopping, stay=True)
         mlflow, mlflow_url = mlflow_server(state, stopping)
@@ -103,7 +104,7 @@ def up(state: State, arguments: argparse.Namespace) -> int:
             "validator": {"wallet_path": str(state.wallets), "wallet_name": VALIDATOR, "hotkey_name": HOTKEY},
             "mlflow": {"url": mlflow_url, "pid": mlflow.pid},
             "model_dir": str(model_dir),
-            "images": json.loads(state.summary.read_text())["challenge_set"],
+            "images": state.read_summary()["challenge_set"],
         }
         atomic.write_json(state.file, content)
         stopping.pop_all()  # all is well: nothing is stopped
@@ -114,10 +115,12 @@ def up(state: State, arguments: argparse.Namespace) -> int:
 
 def down(state: State) -> int:
     """Stops what `up` started."""
-    for server in state.servers():
-        if server.running:
-            processes.stop(server.pid)
-        print(f"{server.name}: {'stopped' if server.running else 'was not running'}")
+    found = processes.find(state.root)  # not by `state.json`: it may be damaged or gone
+    for pid, name in found.items():
+        processes.stop(pid)
+        print(f"{name}: stopped")
+    if not found:
+        print("nothing was up")
     state.file.unlink(missing_ok=True)
     return 0
 
@@ -152,11 +155,17 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=purpose)
         command.add_argument("--data", default="procedural", help="a folder or CSV of your own photos")
         command.add_argument("--preset", default="efficientnet-lite0", help="backbone")
-        command.add_argument("--challenges", type=int, default=500, help="how many the simulated validator sends")
+        command.add_argument("--challenges", type=_positive, default=500, help="how many the simulated validator sends")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a pipeline parameter")
     commands.add_parser("down", help="stop what `up` started")
     commands.add_parser("status", help="what is up").add_argument("--json", action="store_true")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"`{text}` is no whole number above 0")
+    return int(text)
 
 
 def _pipeline(state: State, arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
@@ -171,7 +180,12 @@ def _pipeline(state: State, arguments: argparse.Namespace) -> tuple[int, dict[st
     for setting in arguments.set:
         command += ["--set", setting]
     # in a session of its own, so that we end it and its steps in order, whatever ends us
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=processes.die_with_parent,
+    )
     try:
         code = process.wait()
     except KeyboardInterrupt:
@@ -192,7 +206,7 @@ def _champion(state: State) -> Path | None:
 
     registry = Registry(state.tracking_uri, state.root / "models")
     champion = registry.champion()
-    return registry.fetch(champion) if champion else Path(json.loads(state.summary.read_text())["served"]["path"])
+    return registry.fetch(champion) if champion else Path(state.read_summary()["served"]["path"])
 
 
 def _interrupt(*_: object) -> None:

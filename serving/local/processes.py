@@ -15,6 +15,7 @@ from pathlib import Path
 from streetvision.errors import BusyError, StreetvisionError
 
 _PR_SET_PDEATHSIG = 1
+STATE_VARIABLE = "STREETVISION_STATE"  # by which a server is found again
 
 
 class ServerError(StreetvisionError, RuntimeError):
@@ -55,7 +56,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone, and we end them in order
-            preexec_fn=None if stay else _die_with_parent,
+            preexec_fn=None if stay else die_with_parent,
         )
 
 
@@ -105,6 +106,22 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def find(state: Path) -> dict[int, str]:
+    """Module by process of every server that was started for this state and still runs."""
+    found: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        pid = int(folder.name)
+        # what a server starts itself is in its group, and ends with it
+        if f"{STATE_VARIABLE}={state}".encode() in variables and b"-m" in command and os.getpgid(pid) == pid:
+            found[pid] = command[command.index(b"-m") + 1].decode()
+    return found
+
+
 def runs(pid: int, module: str) -> bool:
     """Whether the process is alive and really is `python -m module`: numbers are used again."""
     try:
@@ -114,7 +131,8 @@ def runs(pid: int, module: str) -> bool:
     return module.encode() in command and alive(pid)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Asks the kernel, in a child before it runs, to end it when its parent ends, however that comes."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -125,4 +143,5 @@ def _name(process: subprocess.Popen[bytes]) -> str:
 
 def _tail(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")

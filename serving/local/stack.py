@@ -43,6 +43,7 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
     hotkey = create_hotkey(state.wallets, MINER, HOTKEY)
     validator = create_hotkey(state.wallets, VALIDATOR, HOTKEY)
     http, grpc, edge, metrics = (processes.free_port(port) for port in (8080, 8081, 8091, 9091))
+    mark = {processes.STATE_VARIABLE: str(state.root)}
     metagraph = state.metagraph(stay=stay)
     atomic.write_json(
         metagraph,
@@ -66,7 +67,7 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
     predictor = processes.start(
         "serving.predictor",
         ["--model-dir", str(model_dir), "--http_port", str(http), "--grpc_port", str(grpc)],
-        environment={},
+        environment=mark,
         log=state.log("predictor"),
         stay=stay,
     )
@@ -74,7 +75,7 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
     miner = processes.start(
         "serving.miner",
         [],
-        environment={f"STREETVISION_MINER_{name}": str(value) for name, value in settings.items()},
+        environment=mark | {f"STREETVISION_MINER_{name}": str(value) for name, value in settings.items()},
         log=state.log("miner"),
         stay=stay,
     )
@@ -107,7 +108,11 @@ def mlflow_server(state: State, stopping: ExitStack) -> tuple[subprocess.Popen[b
             *("--artifacts-destination", str(state.root / "mlflow-artifacts")),
             *("--host", HOST, "--port", str(port), "--workers", "1"),
         ],
-        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        environment={
+            processes.STATE_VARIABLE: str(state.root),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
         log=state.log("mlflow"),
         stay=True,
     )

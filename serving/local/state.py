@@ -5,10 +5,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from serving.local import processes
+from streetvision import atomic
 from streetvision.errors import BusyError, SettingsError
 
 MODULES = {"predictor": "serving.predictor", "miner": "serving.miner", "mlflow": "mlflow"}
@@ -60,18 +62,33 @@ class State:
         Raises:
             BusyError: another command holds it.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / "lock")
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout as err:
             raise BusyError(
                 f"another `make run`, `make up` or `make down` is at work in `{self.root}`", hint="wait for it to end"
             ) from err
+        except OSError as err:
+            raise atomic.storage_error(self.root, err) from err
         try:
             yield
         finally:
             lock.release()
+
+    def read_summary(self) -> dict[str, Any]:
+        """What the last main job came to.
+
+        Raises:
+            SettingsError: the file is damaged.
+        """
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text())
+            _ = summary["served"]["path"], summary["challenge_set"]
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            raise SettingsError(f"`{self.summary}` is damaged: {err}", hint="run `make run` again") from err
+        return summary
 
     def servers(self) -> list["Server"]:
         """What `state.json` says is up, and whether it really is.
@@ -82,10 +99,12 @@ class State:
         try:
             content = json.loads(self.file.read_text())
             pids = {name: int(content[name]["pid"]) for name in MODULES}
+            shown = [content[name]["url"] for name in MODULES] + [content["model_dir"], content["images"]]
+            shown += [content["miner"][key] for key in ("hotkey", "metrics_url")]
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError) as err:
-            raise SettingsError(f"`{self.file}` is damaged: {err}", hint="delete it and run `make up`") from err
+            raise SettingsError(f"`{self.file}` is damaged: {err}", hint="run `make down`, then `make up`") from err
         return [Server(name, pids[name], processes.runs(pids[name], module)) for name, module in MODULES.items()]
 
 

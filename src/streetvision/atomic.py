@@ -9,7 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from streetvision.errors import StorageError
+from streetvision.errors import SettingsError, StorageError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -44,14 +44,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def directory(path: Path) -> Generator[Path]:
+def directory(path: Path, *, replaces: str | None = None) -> Generator[Path]:
     """Yields an empty folder beside `path` that takes its place when the block ends well.
 
     What stood at `path` before is replaced then, and kept if the block raises.
 
+    Args:
+        path: of the folder.
+        replaces: a file that marks the folders that may be replaced; any other that is not empty is left alone.
+
     Raises:
+        SettingsError: a folder without that mark stands there.
         StorageError: the disk is full, read-only or failing.
     """
+    if replaces and not (path / replaces).exists() and path.exists() and (path.is_file() or any(path.iterdir())):
+        raise SettingsError(
+            f"`{path}` is not empty and holds no `{replaces}`: it is not replaced", hint="name a new or an empty folder"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))

@@ -203,7 +203,7 @@ def freeze(
     rows: dict[int, Challenge] = {}
     digests: dict[int, str] = {}
 
-    with atomic.directory(out) as folder, ThreadPoolExecutor(workers) as pool:
+    with atomic.directory(out, replaces=FILE_NAME) as folder, ThreadPoolExecutor(workers) as pool:
 
         def render(indices: list[int]) -> list[tuple[int, Challenge, str]]:
             return list(_render(manifest, [(index, *drawn[index]) for index in indices], folder, seed, regime))

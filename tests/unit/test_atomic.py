@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streetvision import atomic
-from streetvision.errors import DataError, StorageError
+from streetvision.errors import DataError, SettingsError, StorageError
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -65,6 +65,20 @@ def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path):
             (folder / name).touch()
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["new"]
     assert leftovers(tmp_path) == []
+
+
+def test_a_folder_of_somebody_else_is_never_replaced(tmp_path: Path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "holiday.jpg").touch()
+    refused = pytest.raises(SettingsError, match="is not empty and holds no `manifest.parquet`")
+    with refused, atomic.directory(photos, replaces="manifest.parquet"):
+        pass
+    assert [path.name for path in photos.iterdir()] == ["holiday.jpg"]
+    (photos / "holiday.jpg").rename(photos / "manifest.parquet")
+    with atomic.directory(photos, replaces="manifest.parquet") as folder:
+        (folder / "manifest.parquet").write_text("new")
+    assert (photos / "manifest.parquet").read_text() == "new"
 
 
 def test_a_block_that_fails_keeps_the_old_folder_and_its_own_error(tmp_path: Path):

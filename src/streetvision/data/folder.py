@@ -63,8 +63,7 @@ class FolderSource:
         """Hex digits that change when a photo is added, removed, edited, relabelled or regrouped."""
         digest = hashlib.sha256()
         for file in self._files:
-            status = _stat(file)
-            row = (file.origin, file.label, file.group, status.st_size, status.st_mtime_ns)
+            row = (file.origin, file.label, file.group, *_size_and_time(file))
             digest.update(repr(row).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
@@ -75,8 +74,8 @@ class FolderSource:
         for file in self._files:
             try:
                 data = file.path.read_bytes()
-            except OSError as err:
-                raise DataError(f"cannot read picture `{file.path}`: {err.strerror}") from err
+            except OSError:
+                data = b""  # as any other file that holds no picture, it is left out and said
             yield SourcePicture(data=data, label=file.label, group=file.group, generator="camera", origin=file.origin)
 
     def _from_folder(self, root: Path) -> list[_File]:
@@ -138,8 +137,9 @@ def _csv_row(columns: list[str], fields: list[str], file: Path, line: int) -> _F
     return _File(path, row["path"], LABELS[word] if word in LABELS else int(word), row.get("group") or row["path"])
 
 
-def _stat(file: _File) -> os.stat_result:
+def _size_and_time(file: _File) -> tuple[int, int]:
     try:
-        return file.path.stat()
-    except OSError as err:
-        raise DataError(f"cannot read picture `{file.path}`: {err.strerror}") from err
+        status = file.path.stat()
+    except OSError:  # a link that leads nowhere, say
+        return (-1, -1)
+    return (status.st_size, status.st_mtime_ns)

@@ -224,7 +224,7 @@ def write(root: Path) -> Generator[Writer]:
     Raises:
         StorageError: the disk is full, read-only or failing; what stood at `root` before is kept.
     """
-    with atomic.directory(root) as folder:
+    with atomic.directory(root, replaces=FILE_NAME) as folder:
         yield Writer(folder)
 
 

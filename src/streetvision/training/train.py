@@ -150,7 +150,7 @@ def train(
         np.array([pictures[index].group for index in views.picture[~is_train]]),
         seed=settings.seed,
     )
-    with atomic.directory(out_dir) as folder:
+    with atomic.directory(out_dir, replaces=RECORD) as folder:
         difference = export_model(
             backbone,
             fitted.head,

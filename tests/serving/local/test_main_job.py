@@ -127,7 +127,10 @@ def test_a_stack_stays_up_answers_a_validator_and_leaves_nothing_behind(state: P
     assert ours(state) == []
 
 
-def test_ctrl_c_leaves_no_process_and_nothing_half_written(photos: Path, tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_run_that_is_stopped_leaves_no_process_and_nothing_half_written(
+    photos: Path, tmp_path: Path, number: signal.Signals
+):
     process = subprocess.Popen(
         [sys.executable, "-m", "serving.local", "--state", str(tmp_path), "run", "--data", str(photos), *SMALL],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -137,9 +140,12 @@ def test_ctrl_c_leaves_no_process_and_nothing_half_written(photos: Path, tmp_pat
         if line.startswith("synthesize"):
             break
     time.sleep(2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.kill(process.pid, number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in errors
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130), errors
+    assert number == signal.SIGKILL or "interrupted" in errors
+    deadline = time.monotonic() + 15
+    while ours(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert ours(tmp_path) == []
     assert not (tmp_path / "summary.json").exists()

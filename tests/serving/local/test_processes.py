@@ -83,6 +83,18 @@ def test_another_process_with_the_same_number_is_not_ours(start: Start):
     assert not processes.runs(process.pid, "timeit")
 
 
+def test_a_server_is_found_again_by_its_state(log: Path, tmp_path: Path):
+    mark = {processes.STATE_VARIABLE: str(tmp_path)}
+    process = processes.start("timeit", ["-n1", "-r1", UP], environment=mark, log=log, stay=True)
+    while "up" not in log.read_text():
+        time.sleep(0.02)
+    assert processes.find(tmp_path) == {process.pid: "timeit"}
+    assert processes.find(tmp_path / "other") == {}
+    processes.stop(process.pid)
+    process.wait()
+    assert processes.find(tmp_path) == {}
+
+
 def test_a_server_that_ends_is_said_with_the_end_of_its_log(start: Start, log: Path):
     process = start("import sys; sys.exit('port 80 is in use')")
     with pytest.raises(processes.ServerError, match="exit code 1: .*port 80 is in use"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.local.__main__ import main
-from serving.local.state import State
+from serving.local.state import MODULES, State
 from streetvision.errors import BusyError, SettingsError
 
 
@@ -34,15 +34,25 @@ def test_nothing_is_up_at_first(state: State, capsys: pytest.CaptureFixture[str]
 
 def test_a_process_that_took_the_number_of_ours_is_left_alone(state: State, capsys: pytest.CaptureFixture[str]):
     state.root.mkdir()
-    entry = {"url": "http://127.0.0.1:1", "pid": os.getpid()}
-    state.file.write_text(json.dumps({"predictor": entry, "miner": entry, "mlflow": entry}))
+    entry = {"url": "http://127.0.0.1:1", "pid": os.getpid(), "hotkey": "5", "metrics_url": "http://127.0.0.1:2"}
+    content = dict.fromkeys(("predictor", "miner", "mlflow"), entry)
+    state.file.write_text(json.dumps({**content, "model_dir": "m", "images": "i"}))
     assert [server.running for server in state.servers()] == [False] * 3
     assert main(["--state", str(state.root), "down"]) == 0
-    assert capsys.readouterr().out.count("was not running") == 3
+    assert capsys.readouterr().out == "nothing was up\n"
     assert not state.file.exists()
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"predictor": {"pid": "x"}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "{}",
+        "[]",
+        '{"predictor": {"pid": "x"}}',
+        json.dumps({name: {"pid": 1} for name in MODULES}),
+    ],
+)
 def test_a_damaged_file_is_one_sentence(state: State, content: str):
     state.root.mkdir()
     state.file.write_text(content)
@@ -59,3 +69,24 @@ def test_photos_that_cannot_be_used_are_said_at_once(
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert data in message
+
+
+def test_a_state_that_is_no_folder_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", Path("/proc/nowhere")):
+        assert main(["--state", str(path), "run"]) == 1
+        assert capsys.readouterr().err.startswith("error: cannot write")
+
+
+def test_a_damaged_summary_is_one_sentence(state: State, capsys: pytest.CaptureFixture[str]):
+    state.root.mkdir()
+    state.summary.write_text("{")
+    with pytest.raises(SettingsError, match=r"summary.json` is damaged"):
+        state.read_summary()
+
+
+@pytest.mark.parametrize("count", ["0", "-5", "x"])
+def test_a_count_below_one_is_refused_before_anything_runs(state: State, count: str):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--state", str(state.root), "run", "--challenges", count])
+    assert stopped.value.code == 2
