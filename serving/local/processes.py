@@ -113,11 +113,11 @@ def find(state: Path) -> dict[int, str]:
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
             command = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
+            pid = int(folder.name)
+            leads = os.getpgid(pid) == pid  # what a server starts itself is in its group, and ends with it
+        except OSError:  # it ended while we looked
             continue
-        pid = int(folder.name)
-        # what a server starts itself is in its group, and ends with it
-        if f"{STATE_VARIABLE}={state}".encode() in variables and b"-m" in command and os.getpgid(pid) == pid:
+        if leads and f"{STATE_VARIABLE}={state}".encode() in variables and b"-m" in command:
             found[pid] = command[command.index(b"-m") + 1].decode()
     return found
 

@@ -1,5 +1,6 @@
 import json
 
+import bittensor_wallet
 import pytest
 import yaml
 
@@ -42,7 +43,7 @@ def test_ss58_of_known_accounts_is_accepted(address):
 
 
 def test_ss58_agrees_with_bittensor():
-    keypair = pytest.importorskip("bittensor_wallet").Keypair
+    keypair = bittensor_wallet.Keypair
     for number in range(20):
         assert ss58(keypair.create_from_uri(f"//{number}").ss58_address)
 
