@@ -4,15 +4,12 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +20,10 @@ from streetvision.evaluation import Predictions
 from streetvision.registry.gate import decide
 from streetvision.subnet import challenges
 from streetvision.subnet.reward import Tracker, mean_rewards
+from tests.bench.measure import Figure, memory, seconds
 from tests.bench.reference import whole_picture
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number, its budget, and how often it was measured."""
-
-    name: str
-    unit: str
-    median: float
-    budget: float | None
-    runs: int
-
-    @property
-    def within(self) -> bool:
-        return self.budget is None or self.median <= self.budget
 
 
 def main() -> int:
@@ -178,53 +161,6 @@ def main_job(repeat: int) -> Iterator[Figure]:
     yield Figure("first `make run`", "s", statistics.median(first), 360.0, repeat)
     yield Figure("`make run` again", "s", statistics.median(again), 90.0, repeat)
     yield Figure("peak memory of all its processes", "GB", max(peak) / 1e9, 4.0, repeat)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
-@contextlib.contextmanager
-def memory() -> Iterator[list[int]]:
-    """Yields a list that fills with the proportional set size of all our descendants, in bytes."""
-    seen, stop = [0], threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            seen.append(sum(proportional(pid) for pid in descendants(os.getpid())))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        watcher.join()
-
-
-def descendants(pid: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found: set[int] = set()
-    layer = {pid}
-    while layer:
-        layer = {child for child, parent in parents.items() if parent in layer}
-        found |= layer
-    return found
-
-
-def proportional(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 if __name__ == "__main__":
