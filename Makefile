@@ -28,8 +28,9 @@ run: $(VENV)/.installed ## the main job, end to end; DATA=folder for your own ph
 	@$(PY) -m serving.local --state "$$STATE" run $${DATA:+--data "$$DATA"} $${PRESET:+--preset "$$PRESET"} $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 10 minutes); what is left out is counted
-	@$(PYTEST) -m "not gpu" --durations=10 $(ARGS)
+test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 15 minutes); what is left out is counted
+	@OMP_NUM_THREADS=1 $(PYTEST) tests/unit -q -m "not gpu" -n 2 --dist loadfile $(ARGS)
+	@$(PYTEST) --ignore tests/unit -q -m "not gpu" --durations=10 $(ARGS)
 
 ##@ A stack that stays up
 
@@ -52,7 +53,11 @@ install: $(VENV)/.installed ## the virtual environment alone
 
 .PHONY: unit
 unit: $(VENV)/.installed ## the unit suite alone, under a minute
-	@$(PYTEST) tests/unit -q -m "not slow and not gpu" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTEST) tests/unit -q -m "not slow and not gpu" -n 2 --dist loadfile $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.installed ## hostile input, 5,000 cases of each kind
+	@HYPOTHESIS_PROFILE=fuzz $(PYTEST) -q -m fuzz $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed ## ruff, pyright and the import rules
@@ -68,6 +73,11 @@ compile: $(VENV)/.installed ## writes pipelines/compiled/*.yaml
 .PHONY: bench
 bench: $(VENV)/.installed ## measures the figures of docs/benchmarks.md
 	@$(PY) -m tests.bench $(ARGS)
+
+.PHONY: figures
+figures: $(VENV)/.installed ## draws the plots of docs/ anew
+	@$(PY) -m docs.figures.subnet
+	@$(PY) -m docs.figures.power
 
 .PHONY: constraints
 constraints: $(VENV)/.installed ## pins every version anew in constraints.txt, within pyproject.toml

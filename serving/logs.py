@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +38,31 @@ def event(logger: logging.Logger, name: str, *, level: int = logging.INFO, **fie
     """
     if logger.isEnabledFor(level):
         logger.log(level, name, extra={_EVENT: name, _FIELDS: fields}, stacklevel=2)
+
+
+class Occasional:
+    """An event that may happen thousands of times a minute, logged once a minute with how often it happened since.
+
+    Args:
+        logger: where to.
+        name: of the event.
+        level: as `logging` counts it.
+        every_s: once in how long.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, name: str, *, level: int = logging.WARNING, every_s: float = 60.0
+    ) -> None:
+        self._logger, self._name, self._level, self._every_s = logger, name, level, every_s
+        self._times = 0
+        self._next_s = 0.0
+
+    def __call__(self, **fields: Any) -> None:
+        """It happened once more; the fields are those of the last time."""
+        self._times += 1
+        if time.monotonic() >= self._next_s:
+            event(self._logger, self._name, level=self._level, times=self._times, **fields)
+            self._times, self._next_s = 0, time.monotonic() + self._every_s
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,15 +1,32 @@
-"""Small real model directories, answer tables and verdicts."""
+"""Small real model directories, answer tables and verdicts; how many cases a fuzz test draws."""
 
 import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from streetvision.evaluation import Predictions
 from streetvision.inference.model_directory import ModelDirectory, write_config
 from streetvision.registry.gate import Decision, Policy
+
+settings.register_profile(
+    "test", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("fuzz", settings.get_profile("test"), max_examples=5_000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Gives tests marked `fuzz` the number of cases of $HYPOTHESIS_PROFILE; they carry no settings of their own."""
+    profile = settings(settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "test")))
+    fuzzing = [item for item in items if item.get_closest_marker("fuzz")]
+    for test in {item.obj for item in fuzzing}:
+        profile(test)
+    for item in fuzzing:
+        item.add_marker(pytest.mark.timeout(1_800))
 
 
 def pytest_collection_finish() -> None:

@@ -17,12 +17,16 @@ from serving.local.stack import HOTKEY, VALIDATOR, Stack, mlflow_server, serve
 from serving.local.state import State
 from serving.local.summary import summarise, text
 from streetvision import atomic
+from streetvision.assessment import newest_answers
 from streetvision.challenge_set import ChallengeSet
 from streetvision.data.manifest import Manifest
 from streetvision.data.source import open_source
-from streetvision.errors import BusyError, StreetvisionError
+from streetvision.errors import BusyError, EvidenceError, StreetvisionError
+from streetvision.inference.model_directory import ModelDirectory
+from streetvision.predictions import write_predictions
 from streetvision.progress import Progress
-from streetvision.simulation import Event, Miner, SimulationResult, simulate
+from streetvision.report.simulation import write_simulation_report
+from streetvision.simulation import Event, Miner, SimulationResult, compare, simulate
 from streetvision.subnet.wallet import load_keypair
 
 
@@ -68,9 +72,11 @@ def run(state: State, arguments: argparse.Namespace) -> int:
         stack = serve(state, Path(served["path"]), stopping, stay=False)
         _say(f"a simulated validator sends {arguments.challenges} signed challenges to {stack.miner_url}")
         simulation = _simulate(state, stack, challenge_set, count=arguments.challenges)
+    comparison = compare(simulation, newest_answers(state.root, challenge_set, served["sha256"]))
+    write_simulation_report(state.simulation, simulation, comparison=comparison)
     seconds = time.monotonic() - begun
     pictures = Manifest.read(Path(pipeline["manifest"]))
-    summary = summarise(state, pipeline, receipt, pictures, challenge_set, simulation, seconds=seconds)
+    summary = summarise(state, pipeline, receipt, pictures, challenge_set, simulation, comparison, seconds=seconds)
     atomic.write_json(state.summary, summary)
     _say(text(state, summary))
     return 0
@@ -85,6 +91,8 @@ def up(state: State, arguments: argparse.Namespace) -> int:
         if code := run(state, arguments):
             return code
         model_dir = Path(state.read_summary()["served"]["path"])
+    images = Path(state.read_summary()["challenge_set"])
+    predictions = _predictions(state, model_dir, images)
     with ExitStack() as stopping:
         stack = serve(state, model_dir, stopping, stay=True)
         mlflow, mlflow_url = mlflow_server(state, stopping)
@@ -104,7 +112,8 @@ def up(state: State, arguments: argparse.Namespace) -> int:
             "validator": {"wallet_path": str(state.wallets), "wallet_name": VALIDATOR, "hotkey_name": HOTKEY},
             "mlflow": {"url": mlflow_url, "pid": mlflow.pid},
             "model_dir": str(model_dir),
-            "images": state.read_summary()["challenge_set"],
+            "images": str(images),
+            "predictions": str(predictions) if predictions else None,
         }
         atomic.write_json(state.file, content)
         stopping.pop_all()  # all is well: nothing is stopped
@@ -207,6 +216,16 @@ def _champion(state: State) -> Path | None:
     registry = Registry(state.tracking_uri, state.root / "models")
     champion = registry.champion()
     return registry.fetch(champion) if champion else Path(state.read_summary()["served"]["path"])
+
+
+def _predictions(state: State, model_dir: Path, images: Path) -> Path | None:
+    """A table of what the model answered to the challenge set, for `streetvision simulate`; None where it never did."""
+    try:
+        answers = newest_answers(state.root, ChallengeSet.read(images), ModelDirectory.open(model_dir).sha256)
+    except EvidenceError:
+        return None
+    write_predictions(state.predictions, answers)
+    return state.predictions
 
 
 def _interrupt(*_: object) -> None:

@@ -66,7 +66,7 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
     }
     predictor = processes.start(
         "serving.predictor",
-        ["--model-dir", str(model_dir), "--http_port", str(http), "--grpc_port", str(grpc)],
+        ["--model-dir", str(model_dir), "--host", HOST, "--http_port", str(http), "--grpc_port", str(grpc)],
         environment=mark,
         log=state.log("predictor"),
         stay=stay,

@@ -38,6 +38,16 @@ class State:
         return self.root / "report.html"
 
     @property
+    def simulation(self) -> Path:
+        """What the last simulated validator saw, for a browser."""
+        return self.root / "simulation.html"
+
+    @property
+    def predictions(self) -> Path:
+        """The served model's answers to the challenge set, which a simulation is compared with."""
+        return self.root / "predictions.parquet"
+
+    @property
     def wallets(self) -> Path:
         """Hotkeys of our own; the person's wallets are never read."""
         return self.root / "wallets"

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from serving.local.state import State
-from streetvision.assessment import newest_answers, training_record
+from streetvision.assessment import training_record
 from streetvision.challenge_set import ChallengeSet
 from streetvision.data.manifest import SPLITS, Manifest
 from streetvision.data.summary import rows
-from streetvision.simulation import SimulationResult
-from streetvision.subnet.reward import rewards
+from streetvision.simulation import Comparison, SimulationResult
 
 
 def summarise(
@@ -21,6 +20,7 @@ def summarise(
     pictures: Manifest,
     challenge_set: ChallengeSet,
     simulation: SimulationResult,
+    comparison: Comparison,
     *,
     seconds: float,
 ) -> dict[str, Any]:
@@ -33,14 +33,12 @@ def summarise(
         pictures: the manifest with synthetic pictures.
         challenge_set: the frozen set.
         simulation: what the simulated validator saw.
+        comparison: the same beside what `evaluate` said of the served model.
         seconds: how long all of it took.
     """
     served = receipt["champion"] or receipt["challenger"]
     decision = json.loads(Path(pipeline["decision"]).read_text())
     training = training_record(Path(receipt["challenger"]["path"])) or {}
-    answers = newest_answers(state.root, challenge_set, served["sha256"])
-    place = {name: index for index, name in enumerate(answers.challenge_id.tolist())}
-    sent = [place[event.challenge_id] for event in simulation.events]
     (miner,) = simulation.miners
     return {
         "verdict": receipt["verdict"],
@@ -58,7 +56,7 @@ def summarise(
         "history": training.get("history", []),
         "best_epoch": training.get("best_epoch"),
         "simulation": {
-            "sent": simulation.count,
+            "sent": miner.asked,
             "answered": miner.answered,
             "abstained": miner.abstained,
             "errors": miner.errors,
@@ -66,8 +64,16 @@ def summarise(
             "score": miner.score,
             "latency_p50_ms": miner.latency_p50_ms,
             "latency_p99_ms": miner.latency_p99_ms,
-            "reward_observed": miner.mean_reward,
-            "reward_predicted": float(rewards(answers.probability[sent], answers.label[sent]).mean()),
+            "reward_observed": comparison.reward_observed,
+            "reward_predicted": comparison.reward_predicted,
+            "forecast": {
+                "score": comparison.forecast.score.model_dump(),
+                "score_inside": comparison.score_inside,
+                "mean_reward": comparison.forecast.mean_reward.model_dump(),
+                "mean_reward_inside": comparison.reward_inside,
+            },
+            "percentile": miner.percentile,
+            "report": str(state.simulation),
             "levels": [cell.model_dump() for cell in miner.levels],
         },
         "seconds": round(seconds, 1),
@@ -83,12 +89,12 @@ def text(state: State, summary: Mapping[str, Any]) -> str:
         ("registry", _registry(summary)),
         ("hub", [f"commit {summary['revision'][:12]}, {summary['hub']}" if summary["revision"] else "nothing pushed"]),
         ("validator", _validator(summary["simulation"])),
-        ("report", [summary["report"]]),
+        ("report", [summary["report"], summary["simulation"]["report"]]),
         ("time", [f"{summary['seconds']:.0f} s"]),
         (
             "next",
             [
-                "open the report in a browser",
+                "open the reports in a browser",
                 "make up                 the predictor, the miner edge and the MLflow UI stay running",
                 "make run DATA=folder    your own photos: folder/roadwork/*, folder/none/*",
                 f".venv/bin/mlflow ui --backend-store-uri {state.tracking_uri}",
@@ -148,6 +154,14 @@ def _validator(simulation: Mapping[str, Any]) -> list[str]:
         lines.append(f"latency p50 {p50:.1f} ms, p99 {p99:.1f} ms, from request to answer")
     observed, predicted = simulation["reward_observed"], simulation["reward_predicted"]
     lines.append(f"mean reward {observed:.3f} observed, {predicted:.3f} predicted by `evaluate` on the same challenges")
+    expected = simulation["forecast"]
+    lines += [
+        f"{name} {value:.3f}, {'inside' if inside else 'OUTSIDE'} the forecast [{ends['low']:.3f}, {ends['high']:.3f}]"
+        for name, value, ends, inside in (
+            ("score", simulation["score"], expected["score"], expected["score_inside"]),
+            ("mean reward", observed, expected["mean_reward"], expected["mean_reward_inside"]),
+        )
+    ]
     lines += [
         f"level {cell['name']}: {cell['accuracy']:.1%} of {cell['answered']} right"
         for cell in simulation["levels"]

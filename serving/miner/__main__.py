@@ -1,6 +1,5 @@
 """`python -m serving.miner`: settings come from `STREETVISION_MINER_*` (see settings.py)."""
 
-import logging
 import os
 import sys
 
@@ -9,7 +8,7 @@ import uvloop
 from serving import logs
 from serving.miner.server import serve
 from serving.miner.settings import Settings
-from streetvision.errors import BusyError, InputError
+from streetvision.errors import BusyError, InputError, StorageError
 
 
 def main() -> int:
@@ -17,9 +16,8 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ)
         logs.configure(settings.log_level_number)
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
         uvloop.run(serve(settings))
-    except (InputError, BusyError) as err:
+    except (InputError, BusyError, StorageError) as err:
         print(f"miner: {err}", file=sys.stderr)
         return 2
     return 0

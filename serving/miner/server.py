@@ -1,55 +1,88 @@
-"""One miner process: both applications under uvicorn, from the ports to the last answer."""
+"""One miner process: from the keys and the ports to the last answer."""
 
 import asyncio
-import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
-from collections.abc import Generator
-
-import uvicorn
-from starlette.applications import Starlette
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from serving.logs import event
-from serving.miner.app import Edge, operator_app, subnet_app
+from serving.miner.app import Edge, Operator
+from serving.miner.breaker import Breaker
+from serving.miner.forward import Forward
+from serving.miner.http_server import HttpServer, Limits
 from serving.miner.metagraph import FileMetagraph
 from serving.miner.metrics import Metrics
-from serving.miner.predictor import PredictorClient
+from serving.miner.nonces import LocalNonces, NonceStore
+from serving.miner.prediction_log import PredictionLog, kept_in
+from serving.miner.predictor import Predictor
+from serving.miner.reload import Reloader
 from serving.miner.settings import Settings
-from serving.miner.verification import CallerPolicy, Verifier
+from serving.miner.shadow import Shadow
+from serving.miner.verification import Verifier
 from streetvision.errors import BusyError, SettingsError
 from streetvision.subnet.wallet import load_keypair
 
 logger = logging.getLogger(__name__)
 
+_GRACE_S = 9.0  # no challenge lives longer
 
-async def serve(settings: Settings) -> None:
+
+async def serve(settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
     """Serves until SIGTERM or SIGINT, then answers what has arrived and returns.
 
+    Args:
+        settings: what is in force at first.
+        environment: where they are read again.
+
     Raises:
-        SettingsError: the wallet or the metagraph cannot be used.
-        BusyError: a port is in use.
+        SettingsError: the wallet, the metagraph or the bucket cannot be used.
+        StorageError: the nonce file or the spool cannot be used.
+        BusyError: a port or the spool is in use.
     """
     hotkey = load_keypair(settings.wallet_path, settings.wallet_name, settings.hotkey_name).ss58_address
     if settings.metagraph_file is None:
         raise SettingsError("network `mock` needs a metagraph_file")
     metagraph = FileMetagraph(settings.metagraph_file)
-    policy = CallerPolicy(require_permit=settings.require_permit, minimum_stake=settings.minimum_stake)
     metrics = Metrics()
     with (
         listen(settings.host, settings.port) as public,
         listen(settings.metrics_host, settings.metrics_port) as private,
     ):
-        async with PredictorClient(settings.predictor_url, model_name=settings.model_name) as predictor:
+        async with (
+            nonce_store(settings) as nonces,
+            prediction_log(settings, metrics) as journal,
+            forward_to(settings, metrics, journal) as forward,
+        ):
+            verifier = Verifier([hotkey], metagraph, nonces, policy=settings.policy)
             edge = Edge(
-                Verifier(hotkey, metagraph, policy=policy),
-                predictor,
+                verifier,
+                forward,
                 metrics,
-                body_limit_bytes=settings.body_limit_bytes,
-                body_timeout_s=settings.body_timeout_s,
+                journal=journal,
+                body_limit_bytes=settings.largest_body_bytes,
                 answer_deadline_s=settings.answer_deadline_s,
             )
+            miner = MinerServer(edge, metrics, nonces, ready={"predictor": forward.ready}, limits=settings.limits)
+
+            def apply(settings: Settings, hotkey: str) -> None:
+                logging.getLogger().setLevel(settings.log_level_number)
+                verifier.policy = settings.policy
+                # Validators that have not yet heard of a new key go on calling the one before.
+                verifier.receivers = tuple(dict.fromkeys((hotkey, *verifier.receivers)))[:2]
+                edge.body_limit_bytes = settings.largest_body_bytes
+                edge.answer_deadline_s = settings.answer_deadline_s
+                miner.set_limits(settings.limits)
+
+            reloader = Reloader(environment, settings, hotkey, apply)
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(signal.SIGHUP, reloader.ask)
             event(
                 logger,
                 "started",
@@ -59,45 +92,132 @@ async def serve(settings: Settings) -> None:
                 metrics_port=private.getsockname()[1],
                 predictor_url=settings.predictor_url,
             )
-            stop = asyncio.Event()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            await run((subnet_app(edge), public), (operator_app(metrics, predictor), private), stop=stop)
+            reloading = loop.create_task(reloader.run())
+            await miner.run(public, private, stop=stop, drain_s=settings.drain_s)
+            reloading.cancel()
     event(logger, "stopped")
 
 
-async def run(*applications: tuple[Starlette, socket.socket], stop: asyncio.Event) -> None:
-    """Serves each application on its listening socket until `stop` is set and all that arrived is answered."""
-    servers = [(_Server(_config(app)), listener) for app, listener in applications]
-    async with asyncio.TaskGroup() as group:
-        for server, listener in servers:
-            group.create_task(server.serve(sockets=[listener]))
+class MinerServer:
+    """Both ports of a miner, and the order in which they close.
+
+    Args:
+        edge: answers on the public port.
+        metrics: shown on the operator's, with what the server itself knows.
+        nonces: whose size is shown.
+        ready: what else must hold for the miner to be ready.
+        limits: of what callers of the public port may take.
+    """
+
+    def __init__(
+        self,
+        edge: Edge,
+        metrics: Metrics,
+        nonces: NonceStore,
+        *,
+        ready: Mapping[str, Callable[[], Awaitable[bool]]],
+        limits: Limits,
+    ) -> None:
+        self._accepting = True
+        operator = Operator(metrics, {"accepting": self._is_accepting, **ready})
+        self._public = HttpServer(edge.answer, edge.refuse, limits=limits)
+        self._private = HttpServer(operator.answer, operator.refuse, limits=Limits(connections_per_address=0))
+        metrics.gauge("connections", "Open connections of callers", lambda: self._public.connections)
+        metrics.gauge("bodies_bytes", "Memory that bodies in flight take", lambda: self._public.body_bytes)
+        metrics.gauge("nonce_sessions", "Sessions whose newest nonce is remembered here", lambda: nonces.sessions)
+        metrics.gauge("nonce_failures", "Nonces that could not be kept as they should", lambda: nonces.failures)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Puts other limits in force for what comes next."""
+        self._public.set_limits(limits)
+
+    async def run(self, public: socket.socket, private: socket.socket, *, stop: asyncio.Event, drain_s: float) -> None:
+        """Serves until `stop` is set; then is no longer ready, goes on for a moment, and answers what has arrived."""
+        await self._public.listen(public)
+        await self._private.listen(private)
         await stop.wait()
-        for server, _ in servers:
-            server.should_exit = True
+        self._accepting = False
+        await asyncio.sleep(drain_s)
+        await self._public.close(grace_s=_GRACE_S)
+        await self._private.close(grace_s=1.0)
+
+    async def _is_accepting(self) -> bool:
+        return self._accepting
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves the signals of the process to us: two of them run here."""
+def forward_to(settings: Settings, metrics: Metrics, journal: PredictionLog | None) -> Forward:
+    """The way to the predictors that the settings name, its attempts and its breaker among the metrics.
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
+    What a challenger says goes to the prediction log.
+    """
 
+    def predictor(url: str) -> Predictor:
+        return Predictor(url, model_name=settings.model_name)
 
-def _config(app: Starlette) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=9,  # no challenge lives longer
+    shadow = None
+    if settings.shadow_url and journal:
+        shadow = Shadow(predictor(settings.shadow_url), journal.shadow)
+        metrics.gauge("shadow_in_flight", "Pictures on their way to the challenger", lambda: shadow.in_flight)
+        metrics.gauge("shadow_answered", "Pictures that the challenger answered", lambda: shadow.answered)
+        metrics.gauge("shadow_failed", "Pictures that it was asked about in vain", lambda: shadow.failed)
+        metrics.gauge("shadow_dropped", "Pictures that nobody asked it about", lambda: shadow.dropped)
+    breaker = Breaker()
+    metrics.gauge("breaker_open", "1 while the primary predictor is left alone", lambda: breaker.state != "closed")
+    return Forward(
+        predictor(settings.predictor_url),
+        predictor(settings.fallback_url) if settings.fallback_url else None,
+        shadow=shadow,
+        breaker=breaker,
+        observe=metrics.attempted,
     )
+
+
+@asynccontextmanager
+async def prediction_log(settings: Settings, metrics: Metrics) -> AsyncGenerator[PredictionLog | None]:
+    """Where the settings say that challenges are written down, if anywhere.
+
+    Raises:
+        SettingsError: the limit or the bucket is unusable.
+        BusyError: another process keeps its log in the folder.
+        StorageError: the folder cannot be used.
+    """
+    if settings.spool_folder is None:
+        yield None
+        return
+    async with kept_in(
+        settings.spool_folder,
+        replica=settings.replica,
+        limit_bytes=settings.spool_limit_bytes,
+        bucket=settings.bucket,
+        bucket_prefix=settings.bucket_prefix,
+        endpoint_url=settings.s3_endpoint_url,
+        gauge=metrics.gauge,
+    ) as log:
+        yield log
+
+
+@asynccontextmanager
+async def nonce_store(settings: Settings) -> AsyncGenerator[NonceStore]:
+    """Where the settings say that nonces are kept.
+
+    Raises:
+        StorageError: the nonce file cannot be used.
+    """
+    local = LocalNonces(settings.nonce_file)
+    if settings.nonce_server is None:
+        try:
+            yield local
+        finally:
+            local.close()
+        return
+    # Few need it, and it takes a fifth of a second to import.
+    from serving.miner.shared_nonces import SharedNonces
+
+    shared = SharedNonces(settings.nonce_server.get_secret_value(), local)
+    try:
+        yield shared
+    finally:
+        await shared.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -2,23 +2,32 @@
 
 from typing import Any
 
-from kserve import InferRequest
 from kserve.errors import InvalidInput
+from kserve.model import BaseKServeModel
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-from kserve.protocol.rest.v2_datamodels import InferenceRequest
 
 from serving.predictor.model import PredictorModel
-from serving.predictor.wire import binary_request
 
 
 class PredictorDataPlane(DataPlane):
-    """KServe's data plane with honest readiness, a model version in the metadata and bytes over REST."""
+    """KServe's data plane with honest health and a model version in the metadata."""
+
+    async def live(  # pyright: ignore[reportIncompatibleMethodOverride]  # kserve's is static
+        self,
+    ) -> dict[str, str]:
+        """`alive` unless an engine hangs; kserve's own is always alive."""
+        alive = all(model.alive for model in self._predictors())
+        return {"status": "alive" if alive else "hung"}
 
     async def ready(self) -> bool:
         """True while every model is; kserve's own is always true, also while the server stops."""
-        models = self.model_registry.get_models()
-        return bool(models) and all([await model.healthy() for model in models.values()])
+        models = self._predictors()
+        return bool(models) and all([await model.healthy() for model in models])
+
+    async def get_model(self, name: str) -> BaseKServeModel:
+        """The model; kserve's own would load one that is about to stop once more."""
+        return self.get_model_from_registry(name)
 
     async def model_metadata(self, model_name: str) -> dict[str, Any]:
         """KServe's metadata and the served version; its gRPC side leaves the version out."""
@@ -28,19 +37,8 @@ class PredictorDataPlane(DataPlane):
             metadata |= {"platform": "onnx", "versions": [model.version]}
         return metadata
 
-    def decode_inference_request(
-        self, body: bytes | InferenceRequest, headers: dict[str, str], model_name: str
-    ) -> InferRequest:
-        """The request, whichever of REST's two forms it came in."""
-        if isinstance(body, InferenceRequest):
-            return super().decode_inference_request(body, headers, model_name)
-        length = headers.get("inference-header-content-length")
-        if length is None:
-            raise InvalidInput(
-                f"body is `{headers.get('content-type', 'untyped')}`, expected `application/json`, "
-                "or a binary tensor with Inference-Header-Content-Length"
-            )
-        return binary_request(body, length, model_name)
+    def _predictors(self) -> list[PredictorModel]:
+        return [model for model in self.model_registry.get_models().values() if isinstance(model, PredictorModel)]
 
 
 class FixedRepository(ModelRepositoryExtension):

@@ -1,28 +1,24 @@
-"""The model KServe serves: requests in, answers out, the work done off the event loop."""
+"""The model KServe serves: pictures in, probabilities out, all work off the event loop."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from kserve import InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput, ModelNotReady
-from prometheus_client import Counter, Gauge, Histogram
+from numpy.typing import NDArray
 
+from serving.predictor.metrics import DECODE_SECONDS, IMAGES, PENDING, observe_batch, observe_model
 from serving.predictor.wire import images_of, response_to
 from streetvision.errors import ImageError
-from streetvision.inference.classifier import Answers, Classifier
+from streetvision.imaging import model_input
+from streetvision.inference.batching import Batcher
+from streetvision.inference.classifier import Classifier, fixture_jpeg
 from streetvision.inference.engine import INPUT_NAME, OUTPUT_NAME
 
-_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-DECODE_SECONDS = Histogram(
-    "streetvision_predictor_decode_seconds", "Decoding and resizing the pictures of one request", buckets=_SECONDS
-)
-ENGINE_SECONDS = Histogram(
-    "streetvision_predictor_engine_seconds", "Running the pictures of one request through the engine", buckets=_SECONDS
-)
-IMAGES = Counter("streetvision_predictor_images", "Pictures by outcome: ok, refused, busy, failed", ["outcome"])
-PENDING = Gauge("streetvision_predictor_pending_images", "Pictures accepted and not yet answered")
-MODEL = Gauge("streetvision_predictor_model", "1 for the model that is served", ["model_version", "engine", "provider"])
+_SLOW_S = 30.0  # a batch that takes longer makes us unready
+_HUNG_S = 120.0  # and this long not alive: only a restart helps
+_PROBE_S = 2.0
 
 
 class BusyPredictor(ModelNotReady):
@@ -36,18 +32,28 @@ class BusyPredictor(ModelNotReady):
 class PredictorModel(Model):
     """One classifier under a KServe model name."""
 
-    def __init__(self, name: str, classifier: Classifier, *, workers: int, queue_limit: int) -> None:
+    def __init__(
+        self, name: str, classifier: Classifier, *, decode_workers: int, decode_limit_s: float, queue_limit: int
+    ) -> None:
         """Nothing is served before `load`.
 
         Args:
             name: model name of the protocol.
             classifier: what answers.
-            workers: requests worked on at once; more than one lets the next be decoded while the engine runs.
+            decode_workers: pictures decoded at once.
+            decode_limit_s: processor time one picture may take to be decoded.
             queue_limit: pictures that may wait or be worked on; further ones are refused as busy.
         """
         super().__init__(name)
         self._classifier = classifier
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="predict")
+        self._decode_limit_s = decode_limit_s
+        self._batcher = Batcher(
+            self._model_input,
+            lambda batch: classifier.predict(batch).probability,
+            decoders=decode_workers,
+            largest=classifier.engine.batch_sizes[-1],
+            observe=observe_batch,
+        )
         self._queue_limit = queue_limit
         self._pending = 0
 
@@ -56,6 +62,20 @@ class PredictorModel(Model):
         """First 12 characters of the model's sha256."""
         return self._classifier.version
 
+    @property
+    def alive(self) -> bool:
+        """False where the engine hangs or is gone, which only a new process mends."""
+        return self._batcher.alive and self._batcher.busy_s < _HUNG_S
+
+    async def healthy(self) -> bool:
+        """Whether a request that came now would be answered; an engine that failed is tried again."""
+        if self.ready and (self._batcher.failures or self._batcher.busy_s > _SLOW_S):
+            try:
+                await asyncio.wait_for(self._batcher.submit([fixture_jpeg(self._classifier.engine.size_px)]), _PROBE_S)
+            except Exception:  # whatever the engine raises, it does not work yet  # noqa: BLE001
+                return False
+        return self.ready and self.alive
+
     def load(self) -> bool:
         """Makes the model ready, once a fixture picture has been answered.
 
@@ -63,13 +83,17 @@ class PredictorModel(Model):
             EngineError: the engine failed or answered nonsense.
         """
         self._classifier.warm_up()
-        engine = self._classifier.engine.describe()
-        MODEL.labels(self.version, engine["engine"], engine["provider"]).set(1)
+        observe_model(self.version, self._classifier.engine.describe())
         self.ready = True
         return True
 
     def start(self) -> None:
         """Leaves readiness to `load`; kserve's own would declare any model ready."""
+
+    def close(self) -> None:
+        """Ends the threads; what they have not begun is dropped."""
+        self.ready = False
+        self._batcher.close()
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Inputs for the metadata."""
@@ -81,49 +105,64 @@ class PredictorModel(Model):
 
     async def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # kserve's is a plain function or this
         self,
-        payload: InferRequest | dict[str, Any],
+        payload: InferRequest,
         headers: dict[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> InferResponse:
-        """One probability for each picture.
+        """One probability for each picture of a request that KServe has parsed.
 
         Raises:
             InvalidInput: the request or a picture is unusable.
             BusyPredictor: too many pictures are waiting.
+            EngineError: the engine failed.
         """
-        outcome, count = "refused", 1
         try:
-            if not isinstance(payload, InferRequest):
-                raise InvalidInput(f"protocol v1 is not spoken here, expected POST /v2/models/{self.name}/infer")
             images = images_of(payload)
-            outcome, count = "failed", len(images)
-            answers = await self._queued(images)
+        except InvalidInput:
+            IMAGES.labels("refused").inc()
+            raise
+        return response_to(payload, await self.answer(images), version=self.version)
+
+    async def answer(self, images: list[bytes]) -> NDArray[np.float32]:
+        """Probability of roadwork, float32[N], in each of N encoded pictures.
+
+        Raises:
+            InvalidInput: a picture is unusable.
+            BusyPredictor: too many pictures are waiting.
+            EngineError: the engine failed.
+        """
+        count = len(images)
+        if self._pending + count > self._queue_limit:
+            IMAGES.labels("busy").inc(count)
+            raise BusyPredictor(
+                self.name, f"{self._pending} pictures are waiting, expected at most {self._queue_limit}"
+            )
+        outcome = "failed"
+        self._pending += count
+        PENDING.set(self._pending)
+        try:
+            probability = await self._batcher.submit(images)
             outcome = "ok"
         except ImageError as err:
             outcome = "refused"
             raise InvalidInput(err.message) from err
-        except BusyPredictor:
-            outcome = "busy"
+        except asyncio.CancelledError:
+            outcome = "left"
             raise
         finally:
-            IMAGES.labels(outcome).inc(count)
-        return response_to(payload, answers.probability, version=self.version)
-
-    async def _queued(self, images: list[bytes]) -> Answers:
-        if self._pending + len(images) > self._queue_limit:
-            raise BusyPredictor(
-                self.name, f"{self._pending} pictures are waiting, expected at most {self._queue_limit}"
-            )
-        self._pending += len(images)
-        PENDING.set(self._pending)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, self._answer, images)
-        finally:
-            self._pending -= len(images)
+            self._pending -= count
             PENDING.set(self._pending)
+            IMAGES.labels(outcome).inc(count)
+        return probability
 
-    def _answer(self, images: list[bytes]) -> Answers:
-        with DECODE_SECONDS.time():
-            inputs = self._classifier.model_inputs(images)
-        with ENGINE_SECONDS.time():
-            return self._classifier.predict(inputs)
+    def _model_input(self, index: int, image: bytes) -> NDArray[np.uint8]:
+        try:
+            with DECODE_SECONDS.time():
+                return model_input(
+                    image,
+                    self._classifier.engine.size_px,
+                    limit_px=self._classifier.limit_px,
+                    limit_s=self._decode_limit_s,
+                )
+        except ImageError as err:
+            raise ImageError(f"image {index}: {err.message}", hint=err.hint) from err

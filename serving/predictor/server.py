@@ -1,90 +1,33 @@
-"""The predictor process: settings, KServe's server, and what it logs and refuses."""
+"""The predictor process: both servers over one model, from the first log line to the last."""
 
-import argparse
+import asyncio
 import contextlib
+import gc
 import logging
 import os
+import signal
 import socket
 import time
 import warnings
-from http import HTTPStatus
-from pathlib import Path
-from typing import Literal
 
-from fastapi import Request
-from fastapi.exceptions import FastAPIDeprecationWarning, RequestValidationError
-from fastapi.responses import JSONResponse
-from kserve import ModelServer
+from fastapi.exceptions import FastAPIDeprecationWarning
+from grpc import aio
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
-from kserve.model_server import app
-from kserve.model_server import parser as kserve_parser
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from kserve.model_repository import ModelRepository
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
+from kserve.protocol.grpc.servicer import InferenceServicer
 
 from serving import logs
 from serving.predictor.dataplane import FixedRepository, PredictorDataPlane
-from serving.predictor.model import BusyPredictor, PredictorModel
-from serving.predictor.wire import first_problem
-from streetvision.errors import BusyError, SettingsError
-from streetvision.imaging import DECODE_LIMIT_MAX_PX, DECODE_LIMIT_PX
-from streetvision.inference.classifier import Classifier, EngineName
+from serving.predictor.model import PredictorModel
+from serving.predictor.rest import RestServer
+from serving.predictor.settings import Settings
+from streetvision.errors import BusyError
+from streetvision.inference.classifier import Classifier
 
 _log = logging.getLogger(__name__)
 _REFUSALS = (InvalidInput, ModelNotFound, ModelNotReady)
-
-
-class Settings(BaseModel):
-    """Everything this process can be told, beside what KServe's own options tell KServe."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())  # KServe reads the rest itself
-
-    model_dir: Path
-    model_name: str
-    http_port: int = Field(ge=1, le=65535)
-    grpc_port: int = Field(ge=1, le=65535)
-    enable_grpc: bool
-    workers: Literal[1]
-    engine: EngineName
-    threads: int | None = Field(ge=1)
-    request_workers: int = Field(ge=1, le=64)
-    queue_limit: int = Field(ge=32)
-    decode_limit_px: int = Field(ge=1, le=DECODE_LIMIT_MAX_PX)
-    grace_period_s: int = Field(ge=0)
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-
-    @classmethod
-    def from_arguments(cls, arguments: list[str]) -> "Settings":
-        """The settings of a command line; a malformed one ends the process as argparse does.
-
-        Raises:
-            SettingsError: a value is out of its range.
-        """
-        values = vars(_parser().parse_args(arguments))
-        try:
-            return cls.model_validate(values)
-        except ValidationError as err:
-            raise SettingsError(
-                f"option --{first_problem(err).replace('`', '')}", hint="see `python -m serving.predictor --help`"
-            ) from err
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.predictor",
-        description="Serve a model directory by the Open Inference Protocol v2 over REST and gRPC.",
-        parents=[kserve_parser],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.set_defaults(model_name="roadwork")
-    own = parser.add_argument_group("streetvision")
-    own.add_argument("--model-dir", "--model_dir", type=Path, default=Path("/mnt/models"), help="the model directory")
-    own.add_argument("--engine", default="onnx", help="what runs the model: onnx")
-    own.add_argument("--threads", type=int, help="cores one inference may use; default: all this process may use")
-    own.add_argument("--request-workers", type=int, default=2, help="requests worked on at once")
-    own.add_argument("--queue-limit", type=int, default=128, help="pictures that may wait before 503 is answered")
-    own.add_argument("--decode-limit-px", type=int, default=DECODE_LIMIT_PX, help="the most pixels of one picture")
-    own.add_argument("--grace-period-s", type=int, default=10, help="seconds that requests in flight have at the end")
-    own.add_argument("--log-level", default="INFO", help="DEBUG, INFO, WARNING or ERROR")
-    return parser
 
 
 def serve(settings: Settings) -> None:
@@ -95,40 +38,96 @@ def serve(settings: Settings) -> None:
         ModelDirectoryError: a file of the model directory is missing or altered.
         EngineError: the engine cannot load the model, or failed on a fixture picture.
     """
-    _assert_free([settings.http_port, *([settings.grpc_port] if settings.enable_grpc else [])])
-    started = time.monotonic()
+    _assert_free(settings)
+    _configure_logs(settings.log_level)
+    begun_s = time.monotonic()
     classifier = Classifier.open(
-        settings.model_dir, engine=settings.engine, threads=settings.threads, limit_px=settings.decode_limit_px
+        settings.model_dir,
+        engine=settings.engine,
+        threads=settings.threads,
+        limit_px=settings.decode_limit_px,
+        engine_cache=settings.engine_cache,
+        precision=settings.precision,
     )
+    serve_classifier(settings, classifier, begun_s=begun_s)
+
+
+def serve_classifier(settings: Settings, classifier: Classifier, *, begun_s: float) -> None:
+    """As `serve`, with a classifier that was opened before, at `begun_s` of the monotonic clock."""
     model = PredictorModel(
-        settings.model_name, classifier, workers=settings.request_workers, queue_limit=settings.queue_limit
+        settings.model_name,
+        classifier,
+        decode_workers=settings.decode_workers,
+        decode_limit_s=settings.decode_limit_s,
+        queue_limit=settings.queue_limit,
     )
     model.load()
-    _configure_logs(settings.log_level)  # not before: what stops a start is one sentence, not a log line
+    engine = classifier.engine.describe()
     logs.event(
         _log,
         "model ready",
+        level=logging.WARNING if engine.get("fallback_reason") else logging.INFO,
         model=model.name,
         model_version=model.version,
         model_dir=str(settings.model_dir),
-        load_s=round(time.monotonic() - started, 3),
+        load_s=round(time.monotonic() - begun_s, 3),
         http_port=settings.http_port,
         grpc_port=settings.grpc_port if settings.enable_grpc else None,
-        **classifier.engine.describe(),
+        **engine,
     )
-    server = ModelServer(
-        http_port=settings.http_port,
-        grpc_port=settings.grpc_port,
-        enable_grpc=settings.enable_grpc,
-        enable_latency_logging=False,
+    repository = ModelRepository()
+    repository.update(model)
+    dataplane = PredictorDataPlane(repository)
+    rest = RestServer(
+        model,
+        dataplane,
+        FixedRepository(repository),
+        body_limit=settings.body_limit,
+        host=settings.host,
+        port=settings.http_port,
         grace_period=settings.grace_period_s,
+        event_loop=settings.event_loop,
+        timeout_keep_alive=settings.timeout_keep_alive,
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
     )
-    server.dataplane = PredictorDataPlane(server.registered_models)
-    server.model_repository_extension = FixedRepository(server.registered_models)
-    app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(BusyPredictor, _busy)
-    server.start([model])
+    gc.freeze()  # else every full collection walks all that was imported, which takes 0.1 s
+    gc.enable()
+    with asyncio.Runner(loop_factory=rest.config.get_loop_factory()) as runner:
+        runner.run(_serve(settings, model, rest, dataplane))
+    model.close()
     logs.event(_log, "stopped")
+
+
+async def _serve(settings: Settings, model: PredictorModel, rest: RestServer, dataplane: PredictorDataPlane) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    grpc = await _start_grpc(settings, dataplane) if settings.enable_grpc else None
+    serving = asyncio.create_task(rest.start())
+    await asyncio.wait([serving, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
+    model.ready = False  # who balances the load sends no more
+    await asyncio.sleep(settings.drain_s)
+    rest.stop()
+    if grpc is not None:
+        await grpc.stop(settings.grace_period_s)
+    await serving
+
+
+async def _start_grpc(settings: Settings, dataplane: PredictorDataPlane) -> aio.Server:
+    server = aio.server(
+        interceptors=(ExceptionToStatusInterceptor(),),
+        options=[
+            ("grpc.max_send_message_length", settings.grpc_max_send_message_length),
+            ("grpc.max_receive_message_length", settings.grpc_max_receive_message_length),
+        ],
+    )
+    servicer = InferenceServicer(dataplane, FixedRepository(dataplane.model_registry))
+    add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    host = settings.host or "::"
+    server.add_insecure_port(f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}")
+    await server.start()
+    return server
 
 
 def _configure_logs(level: str) -> None:
@@ -145,29 +144,22 @@ def _no_refusals(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], _REFUSALS))
 
 
-def _assert_free(ports: list[int]) -> None:
+def _assert_free(settings: Settings) -> None:
     """Refuses ports in use; gRPC alone would share one with the server that holds it."""
     with contextlib.ExitStack() as stack:
-        for port in ports:
+        for port in [settings.http_port, *([settings.grpc_port] if settings.enable_grpc else [])]:
             try:
-                if socket.has_dualstack_ipv6():
-                    listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-                else:
-                    listener = socket.create_server(("", port))
+                stack.enter_context(_listener(settings.host, port))
             except OSError as err:
                 raise BusyError(
                     f"port {port} cannot be opened: {os.strerror(err.errno or 0)}",
                     hint="choose others with --http_port and --grpc_port, or stop what listens there",
                 ) from err
-            stack.enter_context(listener)
 
 
-async def _malformed(_: Request, err: Exception) -> JSONResponse:
-    assert isinstance(err, RequestValidationError)
-    problem = err.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return JSONResponse({"error": f"request is unusable: `{where}`: {problem['msg']}"}, HTTPStatus.BAD_REQUEST)
-
-
-async def _busy(_: Request, err: Exception) -> JSONResponse:
-    return JSONResponse({"error": str(err)}, HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"})
+def _listener(host: str | None, port: int) -> socket.socket:
+    if host is not None:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))

@@ -14,10 +14,12 @@ from streetvision.challenge_set import ChallengeSet, freeze
 from streetvision.data.baseline import colour_baseline
 from streetvision.data.manifest import Manifest
 from streetvision.data.summary import rows as data_rows
-from streetvision.errors import DataError, EvidenceError
-from streetvision.evaluation import Predictions, Report, evaluate
+from streetvision.errors import EvidenceError, SettingsError
+from streetvision.evaluation import RUN, Report, evaluate
+from streetvision.evidence import Predictions
 from streetvision.inference.classifier import Classifier
 from streetvision.inference.model_directory import ModelDirectory
+from streetvision.leakage import refuse_leakage
 from streetvision.predictions import answer, read_predictions, write_predictions
 from streetvision.registry.decision import Decision, Policy
 from streetvision.registry.gate import decide
@@ -102,7 +104,7 @@ def assess(
         policy: what the challenger has to show.
 
     Raises:
-        DataError: the set cannot be drawn, or holds pictures that the challenger was trained on.
+        DataError: the set cannot be drawn, or shares pictures, groups or looks with what is trained on.
         ModelDirectoryError: a file of a model is missing or altered.
         RegistryError: MLflow is out of reach or holds something unusable.
         EngineError: a model failed or answered nonsense.
@@ -112,7 +114,7 @@ def assess(
     registry = Registry(tracking_uri, models_folder(models_uri))
     champion = registry.champion()
     challenge_set = frozen_set(manifest, workspace / "challenges", count=count, seed=seed, regime=regime)
-    _refuse_leakage(manifest, challenge_set)
+    refuse_leakage(challenge_set, manifest)
     challenger_answers = answers(workspace, challenge_set, model_dir, code_version=code_version)
     if champion is None or champion.sha256 == model.sha256:
         champion_answers = None if champion is None else challenger_answers
@@ -138,15 +140,26 @@ def assess(
     )
 
 
-def evaluate_model(model_dir: Path, challenge_set: ChallengeSet, *, seed: int = 0) -> tuple[Predictions, Report]:
+def evaluate_model(
+    model_dir: Path, challenge_set: ChallengeSet, *, seed: int = 0, run: int = RUN
+) -> tuple[Predictions, Report]:
     """A model's answers to a challenge set, through the code that serves it, and what they earn.
 
+    Args:
+        model_dir: the model.
+        challenge_set: the questions.
+        seed: of the replays.
+        run: challenges of the run that is forecast.
+
     Raises:
+        SettingsError: a run of no challenges.
         ModelDirectoryError: a file of the model is missing or altered.
         EngineError: the model failed or answered nonsense.
     """
+    if run < 1:
+        raise SettingsError(f"a run of {run} challenges was asked for, expected at least one")
     predictions = answer(challenge_set, Classifier.open(model_dir))
-    return predictions, evaluate(predictions, seed=seed)
+    return predictions, evaluate(predictions, seed=seed, run=run)
 
 
 def frozen_set(manifest: Manifest, folder: Path, *, count: int, seed: int, regime: str) -> ChallengeSet:
@@ -203,17 +216,6 @@ def training_record(model_dir: Path) -> Mapping[str, Any] | None:
         return json.loads((model_dir / "training.json").read_text())
     except (OSError, ValueError):
         return None
-
-
-def _refuse_leakage(manifest: Manifest, challenge_set: ChallengeSet) -> None:
-    trained_on = {picture.sha256 for split in ("train", "validation") for picture in manifest.select(split=split)}
-    leaked = [row for row in challenge_set.rows if row.image_sha256 in trained_on]
-    if leaked:
-        raise DataError(
-            f"challenge set `{challenge_set.root}` holds {len(leaked)} challenges of pictures that are trained on, "
-            f"`{leaked[0].image}` among them",
-            hint="draw a new set from the split `challenge`",
-        )
 
 
 def _answers(workspace: Path, challenge_set: ChallengeSet) -> Path:

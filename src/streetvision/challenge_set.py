@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streetvision import atomic, imaging
+from streetvision import atomic
 from streetvision.data.manifest import Manifest, Picture
-from streetvision.errors import DataError, SettingsError
+from streetvision.errors import DataError, ImageError, SettingsError
 from streetvision.progress import Progress
 from streetvision.subnet import challenges
+from streetvision.subnet.challenges import FOREIGN_SOURCE
 from streetvision.subnet.regimes import REGIMES, active
 
 FILE_NAME = "challenges.parquet"
@@ -60,8 +62,8 @@ class Challenge:
         file: the challenge's JPEG, relative to the set's folder.
         image: the source picture, relative to its manifest's folder.
         label: 1 is roadwork.
-        source: `real`, `t2i` or `i2i`.
-        level: the validator's augmentation level.
+        source: `real`, `t2i`, `i2i` or, in regime R3, `api`.
+        level: the validator's augmentation level; -1 where its transform fails and the picture goes out as it is.
         group: pictures of one scene share it.
         image_sha256: of the source picture.
         angle_deg: of the rotation.
@@ -174,8 +176,8 @@ def freeze(
     count: int,
     seed: int,
     regime: str = "R1",
-    split: str = "challenge",
-    workers: int = 2,
+    split: str | None = "challenge",
+    workers: int | None = None,
 ) -> ChallengeSet:
     """The challenge set of `count` draws from one split, left at `out`; the same whatever the number of workers.
 
@@ -183,27 +185,30 @@ def freeze(
         manifest: where the pictures come from.
         out: folder of the set; appears when it is complete.
         count: how many challenges are drawn.
-        seed: of every draw.
+        seed: of every draw, 0 or more. Row i is drawn by a generator of its own, with the seed (seed, i).
         regime: the subnet's rules, R0 to R3.
-        split: the pictures that may be drawn; what training saw must not be.
-        workers: threads that share the work.
+        split: the pictures that may be drawn, None for all; what training saw must not be.
+        workers: threads that share the work; as many as there are cores by default.
 
     Raises:
-        DataError: the split has no source with pictures of both labels, or a picture is missing or altered.
-        SettingsError: no such regime, or one without challenges, or a count below one.
+        DataError: the split lacks a label, or a picture is missing or altered or cannot be drawn.
+        SettingsError: no such regime, or one without challenges, a count below one or a seed below zero.
         StorageError: the disk is full, read-only or failing; nothing is half-written.
     """
     active(regime)
     if count < 1:
         raise SettingsError(f"count is {count}, expected at least one challenge")
+    if seed < 0:
+        raise SettingsError(f"seed is {seed}, expected 0 or more")
     drawn = _draw_pictures(manifest, count=count, seed=seed, regime=regime, split=split)
     work: dict[str, list[int]] = {}
     for index, (_, picture) in enumerate(drawn):
         work.setdefault(picture.sha256, []).append(index)
     rows: dict[int, Challenge] = {}
     digests: dict[int, str] = {}
+    threads = workers or len(os.sched_getaffinity(0))
 
-    with atomic.directory(out, replaces=FILE_NAME) as folder, ThreadPoolExecutor(workers) as pool:
+    with atomic.directory(out, replaces=FILE_NAME) as folder, ThreadPoolExecutor(threads) as pool:
 
         def render(indices: list[int]) -> list[tuple[int, Challenge, str]]:
             return list(_render(manifest, [(index, *drawn[index]) for index in indices], folder, seed, regime))
@@ -222,26 +227,33 @@ def freeze(
 
 
 def _draw_pictures(
-    manifest: Manifest, *, count: int, seed: int, regime: str, split: str
+    manifest: Manifest, *, count: int, seed: int, regime: str, split: str | None
 ) -> list[tuple[challenges.Cell, Picture]]:
     """Cell and picture of every challenge; a picture may come again, as it does from the validators' caches."""
     pools: dict[tuple[str, int], list[Picture]] = {}
     for picture in manifest.select(split=split):
-        pools.setdefault((picture.source, picture.label), []).append(picture)
-    shares = REGIMES[regime].source_shares
-    usable = [source for source in shares if (source, 0) in pools and (source, 1) in pools]
-    if not usable:
+        if picture.source == FOREIGN_SOURCE or challenges.is_consistent(picture.description, picture.label):
+            pools.setdefault((picture.source, picture.label), []).append(picture)
+    where = f"split `{split}` of `{manifest.root}`" if split else f"`{manifest.root}`"
+    rng = np.random.default_rng(seed)
+    try:
+        cells = challenges.draw_cells(rng, count, regime, pools=pools)
+    except DataError as err:
         found = ", ".join(f"{len(pictures)} {source} of label {label}" for (source, label), pictures in pools.items())
         raise DataError(
-            f"split `{split}` of `{manifest.root}` has {found or 'no pictures'}, expected both labels from one source",
+            f"{where} has {found or 'no pictures'}, expected both labels",
             hint="build the data with more pictures of both classes",
-        )
-    for source in shares:
-        if source not in usable:
-            _log.warning("no `%s` pictures of both labels in split `%s`: others take their share", source, split)
-    rng = np.random.default_rng(seed)
-    cells = challenges.draw_cells(rng, count, regime, sources=usable)
-    candidates = [pools[cell.source, cell.label] for cell in cells]
+        ) from err
+    for source in REGIMES[regime].source_shares:
+        if missing := [label for label in (0, 1) if (source, label) not in pools]:
+            of_label = f" of label {missing[0]}" if len(missing) == 1 else ""
+            _log.warning("no `%s` pictures%s in %s: the other pools take their share", source, of_label, where)
+    candidates = [
+        pools[cell.source, cell.label]
+        if cell.label is not None
+        else pools.get((cell.source, 0), []) + pools.get((cell.source, 1), [])
+        for cell in cells
+    ]
     return [(cell, pictures[rng.integers(len(pictures))]) for cell, pictures in zip(cells, candidates, strict=True)]
 
 
@@ -249,29 +261,31 @@ def _render(
     manifest: Manifest, drawn: list[tuple[int, challenges.Cell, Picture]], folder: Path, seed: int, regime: str
 ) -> Iterator[tuple[int, Challenge, str]]:
     """Writes the challenges of one picture, which is decoded once, and yields index, row and sha256 of each."""
-    source = drawn[0][2]
-    image = imaging.decode(
-        challenges.cache_generation(manifest.read_bytes(source), source.format), limit_px=imaging.DECODE_LIMIT_MAX_PX
-    )
-    height, width = image.shape[:2]
-    for index, cell, picture in drawn:
-        rng = np.random.default_rng((seed, index))
-        transform = challenges.draw_transform(rng, height=height, width=width, regime=regime, level=cell.level)
-        data = challenges.wire_jpeg(challenges.apply(image, transform, regime=regime))
-        file = f"{index:05d}.jpg"
-        (folder / file).write_bytes(data)
-        row = Challenge(
-            challenge_id="",
-            file=file,
-            image=picture.path,
-            label=picture.label,
-            source=picture.source,
-            level=transform.level,
-            group=picture.group,
-            image_sha256=picture.sha256,
-            **{name: getattr(transform, name) for name in _STEPS},
-        )
-        yield index, row, hashlib.sha256(data).hexdigest()
+    picture = drawn[0][2]
+    data = manifest.read_bytes(picture)
+    try:
+        image = challenges.cached_picture(data, picture.format)
+        for index, cell, _ in drawn:
+            rng = np.random.default_rng((seed, index))
+            transform, jpeg = challenges.draw_challenge(rng, image, regime=regime, level=cell.level)
+            file = f"{index:05d}.jpg"
+            (folder / file).write_bytes(jpeg)
+            row = Challenge(
+                challenge_id="",
+                file=file,
+                image=picture.path,
+                label=picture.label,
+                source=picture.source,
+                level=transform.level,
+                group=picture.group,
+                image_sha256=picture.sha256,
+                **{name: getattr(transform, name) for name in _STEPS},
+            )
+            yield index, row, hashlib.sha256(jpeg).hexdigest()
+    except ImageError as err:
+        raise DataError(
+            f"no challenge can be drawn from picture `{picture.path}`: {err.message}", hint="leave it out"
+        ) from err
 
 
 def _version(rows: Iterable[Challenge], digests: Iterable[str]) -> str:

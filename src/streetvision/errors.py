@@ -14,7 +14,8 @@
     ├── RegistryError(RuntimeError)          MLflow answered something unusable, or a read-back differed
     ├── HubError(RuntimeError)               the model hub refused, or a read-back differed
     ├── EngineError(RuntimeError)            an inference engine failed or answered nonsense
-    └── PredictorError(ConnectionError)      the predictor is out of reach, late or wrong
+    ├── PredictorError(ConnectionError)      the predictor is out of reach, late or wrong
+    └── ChainError(ConnectionError)          the chain is out of reach, silent, or refuses
 
 A message says what was got, what was expected and where; `hint` is the next thing to do, on a line of its own.
 """
@@ -91,3 +92,7 @@ class EngineError(StreetvisionError, RuntimeError):
 
 class PredictorError(StreetvisionError, ConnectionError):
     """The predictor is out of reach, late or wrong."""
+
+
+class ChainError(StreetvisionError, ConnectionError):
+    """The chain is out of reach, silent, or refuses."""

@@ -1,78 +1,21 @@
 """From answers to a verdict on a model: the subnet's reward with its interval, and where the model errs."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from streetvision.errors import EvidenceError
-from streetvision.statistics import confusion, mcc, sequences, wilson
+from streetvision.evidence import Interval, Predictions, Value
+from streetvision.forecast import Forecast, forecast
+from streetvision.statistics import confusion, mcc, percentile_ends, sequences, wilson
 from streetvision.subnet.reward import mean_rewards
+
+RUN = 500  # challenges: nine days or so of one validator
 
 _ORDERS = 200  # orders of the answers as they are, of which the reward is the mean
 _MISTAKES = 12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Predictions:
-    """One model's answers to a challenge set, one row a challenge; checked when made.
-
-    Args:
-        challenge_id: str[N], unique.
-        label: uint8[N], 1 is roadwork.
-        probability: float64[N] in [0, 1], the served P(roadwork).
-        source: str[N], `real`, `t2i` or `i2i`.
-        level: int8[N], the validator's augmentation level.
-        calibrated: float64[N] in [0, 1], P(roadwork) before the threshold map.
-        group: str[N], challenges of one group share a source picture or scene.
-        latency_ms: float64[N], NaN where it was not measured.
-
-    Raises:
-        EvidenceError: columns of different lengths, an id twice, a label that is neither 0 nor 1, or a
-            probability outside [0, 1].
-    """
-
-    challenge_id: NDArray[np.str_]
-    label: NDArray[np.uint8]
-    probability: NDArray[np.float64]
-    source: NDArray[np.str_]
-    level: NDArray[np.int8]
-    calibrated: NDArray[np.float64] | None = None
-    group: NDArray[np.str_] | None = None
-    latency_ms: NDArray[np.float64] | None = None
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def __len__(self) -> int:
-        return len(self.challenge_id)
-
-    @property
-    def best_calibrated(self) -> NDArray[np.float64]:
-        """float64[N]: `calibrated` where it is known, else `probability`."""
-        return self.probability if self.calibrated is None else self.calibrated
-
-    @property
-    def predicted(self) -> NDArray[np.uint8]:
-        """uint8[N], the class the subnet reads: 1 above one half, so exactly 0.5 is class 0."""
-        return (self.probability > 0.5).astype(np.uint8)
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Interval(_Value):
-    """An estimate and the ends of its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class Bin(_Value):
+class Bin(Value):
     """One bin of the reliability curve: what was said, and how often it was so."""
 
     low: float
@@ -82,7 +25,7 @@ class Bin(_Value):
     frequency: float
 
 
-class Stratum(_Value):
+class Stratum(Value):
     """How the model does on one source at one level; `mcc` is 0 where it is undefined."""
 
     source: str
@@ -93,7 +36,7 @@ class Stratum(_Value):
     brier: float
 
 
-class Confusion(_Value):
+class Confusion(Value):
     """Counts of answers by truth."""
 
     true_negative: int
@@ -102,7 +45,7 @@ class Confusion(_Value):
     true_positive: int
 
 
-class Latency(_Value):
+class Latency(Value):
     """Percentiles of the time that one challenge alone takes from JPEG to answer."""
 
     n: int
@@ -112,7 +55,7 @@ class Latency(_Value):
     max_ms: float
 
 
-class Mistake(_Value):
+class Mistake(Value):
     """A wrong answer and how sure it was."""
 
     challenge_id: str
@@ -122,11 +65,12 @@ class Mistake(_Value):
     level: int
 
 
-class Report(_Value):
+class Report(Value):
     """What one model earns and where it errs on one challenge set.
 
     `reward` is the mean reward of a challenge after the first `burn_in`, over resampled sequences; `groups` counts what
-    was resampled where challenges share pictures, else it is null and single challenges were.
+    was resampled where challenges share pictures, else it is null and single challenges were. `forecast` is of a run
+    from score 0.
     """
 
     n: int
@@ -135,6 +79,7 @@ class Report(_Value):
     resamples: int
     burn_in: int
     reward: Interval
+    forecast: Forecast
     mcc: float
     accuracy: float
     brier: float
@@ -159,10 +104,12 @@ class Report(_Value):
         }
         if self.latency:
             figures |= {"latency_p50_ms": self.latency.p50_ms, "latency_p99_ms": self.latency.p99_ms}
-        return figures
+        return figures | self.forecast.headline
 
 
-def evaluate(predictions: Predictions, *, seed: int = 0, resamples: int = 2000, burn_in: int = 100) -> Report:
+def evaluate(
+    predictions: Predictions, *, seed: int = 0, resamples: int = 2000, burn_in: int = 100, run: int = RUN
+) -> Report:
     """What the model earns and where it errs.
 
     Args:
@@ -170,9 +117,10 @@ def evaluate(predictions: Predictions, *, seed: int = 0, resamples: int = 2000, 
         seed: of the resampled sequences.
         resamples: how many sequences the interval of the reward rests on.
         burn_in: challenges at the head of a sequence that do not count, as the subnet's history still fills then.
+        run: challenges of the run that is forecast.
 
     Raises:
-        EvidenceError: no more challenges than `burn_in`.
+        EvidenceError: no more challenges than `burn_in`, or a run of none.
     """
     n = len(predictions)
     if n <= burn_in:
@@ -190,6 +138,7 @@ def evaluate(predictions: Predictions, *, seed: int = 0, resamples: int = 2000, 
         resamples=resamples,
         burn_in=burn_in,
         reward=_reward(predictions, seed=seed, resamples=resamples, burn_in=burn_in),
+        forecast=forecast(predictions, challenges=run, seed=seed, resamples=resamples),
         mcc=mcc(predicted, predictions.label),
         accuracy=float(np.mean(predicted == predictions.label)),
         brier=_brier(calibrated, predictions.label),
@@ -223,7 +172,7 @@ def _reward(predictions: Predictions, *, seed: int, resamples: int, burn_in: int
     n, probability, label = len(predictions), predictions.probability, predictions.label
     as_answered = rng.permuted(np.tile(np.arange(n, dtype=np.int32), (_ORDERS, 1)), axis=1)
     resampled = sequences(rng, resamples, n=n, group=predictions.group)
-    low, high = np.quantile(mean_rewards(probability, label, resampled, burn_in=burn_in), (0.025, 0.975))
+    low, high = percentile_ends(mean_rewards(probability, label, resampled, burn_in=burn_in))
     mean = float(mean_rewards(probability, label, as_answered, burn_in=burn_in).mean())
     return Interval(mean=mean, low=float(low), high=float(high))
 
@@ -276,39 +225,3 @@ def _mistakes(predictions: Predictions) -> tuple[Mistake, ...]:
         )
         for row in surest_first[:_MISTAKES]
     )
-
-
-def _check(predictions: Predictions) -> None:
-    n = len(predictions.challenge_id)
-    for name, column in _columns(predictions):
-        if column.shape != (n,):
-            raise EvidenceError(f"column `{name}` has shape {column.shape}, expected ({n},) as `challenge_id`")
-    for name, column in (("label", predictions.label), ("level", predictions.level)):
-        if column.dtype.kind not in "iu":
-            raise EvidenceError(f"column `{name}` holds `{column.dtype}`, expected whole numbers")
-    _first_outside(
-        "label", predictions.label, (predictions.label == 0) | (predictions.label == 1), predictions, "0 or 1"
-    )
-    for name, column in (("probability", predictions.probability), ("calibrated", predictions.calibrated)):
-        if column is not None:
-            _first_outside(name, column, (column >= 0) & (column <= 1), predictions, "a number in [0, 1]")
-    ids, counts = np.unique(predictions.challenge_id, return_counts=True)
-    if len(ids) != n:
-        raise EvidenceError(f"challenge `{ids[counts.argmax()]}` has {counts.max()} rows, expected one")
-
-
-def _columns(predictions: Predictions) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    for field in fields(predictions):
-        column = getattr(predictions, field.name)
-        if column is not None:
-            yield field.name, column
-
-
-def _first_outside(
-    name: str, column: NDArray[np.generic], inside: NDArray[np.bool_], predictions: Predictions, expected: str
-) -> None:
-    if not inside.all():
-        row = int(np.argmin(inside))
-        raise EvidenceError(
-            f"`{name}` of challenge `{predictions.challenge_id[row]}` is {column[row]}, expected {expected}"
-        )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streetvision import atomic
 from streetvision.challenge_set import ChallengeSet
 from streetvision.errors import EvidenceError
-from streetvision.evaluation import Predictions
+from streetvision.evidence import Predictions
 from streetvision.inference.classifier import Classifier
 from streetvision.progress import Progress
 
@@ -110,29 +110,63 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def read_predictions(path: Path) -> Predictions:
     """The table at `path`, every value checked; columns beyond the contract's are left unread.
 
+    Any type will do that holds the values exactly (int64, float32, dictionary, large_string ...), and the rows may
+    stand in any order. An optional column that is null throughout counts as absent.
+
     Raises:
         EvidenceError: no table there, a column that is missing, of another type or has gaps, or a value out of range.
     """
+    table = _read(path)
+    columns = {
+        field.name: _column(table.column(field.name), field, path)
+        for field in SCHEMA
+        if field.name not in OPTIONAL or table.column(field.name).null_count < len(table)
+    }
+    try:
+        predictions = Predictions(**columns)
+        _check_latency(predictions)
+    except EvidenceError as err:
+        raise EvidenceError(f"prediction table `{path}`: {err.message}", hint=err.hint or _HINT) from err
+    return predictions
+
+
+def _check_latency(predictions: Predictions) -> None:
+    """An answer that never came is no latency: as infinity it would be left out of the percentiles."""
+    if predictions.latency_ms is None:
+        return
+    odd = (predictions.latency_ms < 0) | np.isinf(predictions.latency_ms)
+    if odd.any():
+        row = int(odd.argmax())
+        raise EvidenceError(
+            f"`latency_ms` of challenge `{predictions.challenge_id[row]}` is {predictions.latency_ms[row]}, expected "
+            "milliseconds, or null where it was not measured"
+        )
+
+
+def _read(path: Path) -> Any:
+    """The table's columns of the contract; an optional one that is absent is null."""
     try:
         # from memory, so that pyarrow reads no partition out of a folder called `a=b`
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
-    except OSError as err:
-        raise EvidenceError(f"cannot read prediction table `{path}`: {err.strerror or err}", hint=_HINT) from err
+        file = pq.ParquetFile(io.BytesIO(path.read_bytes()))
+        names = file.schema_arrow.names
+        table = file.read(columns=[name for name in SCHEMA.names if name in names])
     except pa.ArrowException as err:
         raise EvidenceError(f"`{path}` is no Parquet table: {err}", hint=_HINT) from err
-    missing = [name for name in SCHEMA.names if name not in table.column_names and name not in OPTIONAL]
+    except OSError as err:
+        raise EvidenceError(f"cannot read prediction table `{path}`: {err.strerror or err}", hint=_HINT) from err
+    missing = [name for name in SCHEMA.names if name not in names and name not in OPTIONAL]
     if missing:
         listed = ", ".join(f"`{name}`" for name in missing)
         raise EvidenceError(f"prediction table `{path}` lacks {listed}", hint=_HINT)
-    columns = {field.name: _column(table, field, path) for field in SCHEMA if field.name in table.column_names}
-    try:
-        return Predictions(**columns)
-    except EvidenceError as err:
-        raise EvidenceError(f"prediction table `{path}`: {err.message}", hint=err.hint or _HINT) from err
+    for name in SCHEMA.names:
+        if names.count(name) > 1:
+            raise EvidenceError(f"prediction table `{path}` has {names.count(name)} columns `{name}`, expected one")
+        if name not in names:
+            table = table.append_column(name, pa.nulls(len(table)))
+    return table
 
 
-def _column(table: Any, field: Any, path: Path) -> Any:
-    column = table.column(field.name)
+def _column(column: Any, field: Any, path: Path) -> Any:
     if column.null_count and not field.nullable:
         raise EvidenceError(
             f"column `{field.name}` of `{path}` has {column.null_count} gaps, expected none", hint=_HINT
@@ -141,7 +175,7 @@ def _column(table: Any, field: Any, path: Path) -> Any:
         values = column.cast(field.type)
     except pa.ArrowException as err:
         raise EvidenceError(
-            f"column `{field.name}` of `{path}` is `{column.type}`, expected `{field.type}`", hint=_HINT
+            f"column `{field.name}` of `{path}` is `{column.type}`, expected `{field.type}`: {err}", hint=_HINT
         ) from err
     if pa.types.is_string(field.type):
         return np.array(values.to_pylist(), dtype=np.str_)

@@ -43,6 +43,10 @@ class Progress:
             self._logged = now
             self._log()
 
+    def show(self, text: str) -> None:
+        """Puts a few words behind the bar at its next advance; elsewhere they are not shown."""
+        self._bar.set_postfix_str(text, refresh=False)
+
     def _log(self) -> None:
         rate = self._done / max(time.monotonic() - self._start, 1e-9)
         _log.info("%s: %d of %d %ss, %.0f a second", self._name, self._done, self._total, self._unit, rate)

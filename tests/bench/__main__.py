@@ -16,12 +16,16 @@ import numpy as np
 from kfp import dsl, local
 
 from streetvision.data import dedupe
-from streetvision.evaluation import Predictions
 from streetvision.registry.gate import decide
-from streetvision.subnet import challenges
 from streetvision.subnet.reward import Tracker, mean_rewards
+from tests.bench.batching import batching
+from tests.bench.decode import decode
+from tests.bench.edge import edge
+from tests.bench.forward import forward
 from tests.bench.measure import Figure, memory, seconds
-from tests.bench.reference import whole_picture
+from tests.bench.predictor import footprint, predictor, transports
+from tests.bench.views import views
+from tests.registry.worlds import World, answers
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +37,13 @@ def main() -> int:
         "views": views,
         "dedupe": near_pairs,
         "kfp": kfp_overhead,
+        "decode": decode,
+        "predictor": predictor,
+        "transports": transports,
+        "footprint": footprint,
+        "batching": batching,
+        "forward": forward,
+        "edge": edge,
         "unit": unit_suite,
         "run": main_job,
     }
@@ -57,60 +68,38 @@ def main() -> int:
 
 
 def replay(repeat: int) -> Iterator[Figure]:
-    """The bootstrap of the gate against the scalar tracker, in one run."""
+    """The bootstrap of the gate against the scalar tracker, which is fed one of its sequences; in one run."""
     rng = np.random.default_rng(9)
     labels = rng.integers(0, 2, 4000).astype(np.uint8)
     predictions = np.where(rng.random(4000) < 0.04, 1 - labels, labels).astype(np.float64)
     orders = rng.integers(0, 4000, (2000, 4000))
-    array_s, tracker_s = [], []
-    for _ in range(repeat):
-        array_s.append(seconds(lambda: mean_rewards(predictions, labels, orders)))
+    sequence = list(zip(predictions[orders[0]].tolist(), labels[orders[0]].tolist(), strict=True))
+
+    def follow() -> list[float]:
         tracker = Tracker()
-        tracker_s.append(
-            seconds(lambda: [tracker.update(float(predictions[i]), int(labels[i]), "a") for i in range(1000)])  # noqa: B023
-        )
-    yield Figure("replay of 2,000 x 4,000 predictions", "s", statistics.median(array_s), 3.0, repeat)
-    ratio = statistics.median(t * orders.size / 1000 / a for t, a in zip(tracker_s, array_s, strict=True))
-    yield Figure("  as a share of the scalar tracker's time", "", 1 / ratio, 1 / 50, repeat)
+        return [tracker.update(prediction, label, "a").reward for prediction, label in sequence]
+
+    if mean_rewards(predictions, labels, orders[:1])[0] != np.mean(follow()[100:]):
+        raise AssertionError("the two replays differ")
+    pairs = [
+        (seconds(lambda: mean_rewards(predictions, labels, orders)), len(orders) * seconds(follow))
+        for _ in range(repeat)
+    ]
+    yield Figure(
+        "replay of 2,000 x 4,000 predictions", "s", statistics.median(array for array, _ in pairs), 3.0, repeat
+    )
+    share = statistics.median(array / tracker for array, tracker in pairs)
+    yield Figure("  as a share of the scalar tracker's time", "", share, 1 / 50, repeat)
 
 
 def gate(repeat: int) -> Iterator[Figure]:
-    rng = np.random.default_rng(7)
-    label = rng.integers(0, 2, 4000).astype(np.uint8)
-
-    def answers(wrong: float) -> Predictions:
-        probability = np.abs((rng.random(4000) < wrong) - label.astype(float) * 0.9)
-        return Predictions(
-            challenge_id=np.array([f"set/{row}" for row in range(4000)]),
-            label=label,
-            probability=np.clip(probability, 0, 1),
-            source=np.array(["real"] * 4000),
-            level=(np.arange(4000) % 4).astype(np.int8),
-            group=np.array([f"scene-{row % 800}" for row in range(4000)]),
-        )
-
-    champion, challenger = answers(0.08), answers(0.05)
-    runs = [seconds(lambda: decide(champion, challenger)) for _ in range(repeat)]
-    yield Figure("one verdict on 4,000 challenges", "s", statistics.median(runs), 3.0, repeat)
-
-
-def views(repeat: int) -> Iterator[Figure]:
-    """Views of one decoded picture, and how much of the time of the validator's own way they take, in one run."""
-    image = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
-    for level in range(4):
-        rng = np.random.default_rng(level)
-        drawn = [challenges.draw_transform(rng, height=720, width=1280, level=level) for _ in range(5 * repeat)]
-        ours = [seconds(lambda: challenges.apply(image, one)) for one in drawn]  # noqa: B023
-        yield Figure(
-            f"view of a 1280x720 picture, level {level}", "ms", 1000 * statistics.median(ours), None, len(drawn)
-        )
-        if level:
-            theirs = [
-                seconds(lambda: challenges.distort(whole_picture(image, one), one))  # noqa: B023
-                for one in drawn
-            ]
-            share = statistics.median(ours) / statistics.median(theirs)
-            yield Figure("  as a share of the whole picture's time", "", share, 1 / 4, len(drawn))
+    """A verdict under the default policy, and how much longer it takes where pictures are resampled, in one run."""
+    alone_s, grouped_s = (
+        [seconds(lambda: decide(*answers(world, seed))) for seed in range(repeat)]  # noqa: B023
+        for world in (World(gain=0.015), World(gain=0.015, groups=800))
+    )
+    yield Figure("one verdict on 4,000 challenges", "s", statistics.median(alone_s), 3.0, repeat)
+    yield Figure("one verdict on 4,000 views of 800 pictures", "s", statistics.median(grouped_s), 3.0, repeat)
 
 
 def near_pairs(repeat: int) -> Iterator[Figure]:

@@ -1,5 +1,6 @@
 import json
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,15 @@ def test_record_of_another_library_and_its_traceback_are_one_line(caplog: pytest
     entry = line(caplog.records[0])
     assert (entry["event"], entry["message"]) == ("log", "failed: here")
     assert "ValueError: two\nlines" in str(entry["traceback"])
+
+
+def test_an_occasional_event_is_logged_once_in_a_while_with_how_often_it_happened(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    happened = logs.Occasional(logging.getLogger("a"), "shed", every_s=0.2)
+    for number in range(5):
+        happened(number=number)
+    time.sleep(0.25)
+    happened(number=5)
+    lines = [line(record) for record in caplog.records]
+    assert [(entry["event"], entry["times"], entry["number"]) for entry in lines] == [("shed", 1, 0), ("shed", 5, 5)]

@@ -15,7 +15,7 @@ from streetvision.data.manifest import Manifest, Picture, image_path, write
 SOURCES = ("real", "real", "t2i", "i2i")
 
 
-def _picture(seed: int, *, label: int, source: str) -> tuple[Picture, bytes]:
+def _picture(seed: int, *, label: int, source: str, split: str) -> tuple[Picture, bytes]:
     """Smooth patches, darker without roadwork; a JPEG where the source is real, else a PNG."""
     low, high = (130, 250) if label else (0, 120)
     small = np.random.default_rng(seed).integers(low, high, (6, 8, 3), dtype=np.uint8)
@@ -29,7 +29,7 @@ def _picture(seed: int, *, label: int, source: str) -> tuple[Picture, bytes]:
         source=source,
         generator="test",
         group=f"scene-{seed // 2}",
-        split="challenge",
+        split=split,
         format=encoding,
         description="Roadwork" if label else "",
         prompt="",
@@ -39,9 +39,18 @@ def _picture(seed: int, *, label: int, source: str) -> tuple[Picture, bytes]:
     return picture, buffer.getvalue()
 
 
-def _drawn_manifest(root: Path, *, count: int = 32, sources: Sequence[str] = SOURCES) -> Manifest:
+def _drawn_manifest(
+    root: Path,
+    *,
+    count: int = 32,
+    sources: Sequence[str] = SOURCES,
+    split: Callable[[int], str] = lambda seed: "challenge",
+) -> Manifest:
     with write(root) as writer:
-        drawn = [_picture(seed, label=seed % 2, source=sources[seed // 2 % len(sources)]) for seed in range(count)]
+        drawn = [
+            _picture(seed, label=seed % 2, source=sources[seed // 2 % len(sources)], split=split(seed))
+            for seed in range(count)
+        ]
         for picture, data in drawn:
             writer.store(data, encoding=picture.format)
         writer.finish(picture for picture, _ in drawn)
@@ -50,7 +59,7 @@ def _drawn_manifest(root: Path, *, count: int = 32, sources: Sequence[str] = SOU
 
 @pytest.fixture(scope="session")
 def drawn_manifest() -> Callable[..., Manifest]:
-    """Writes a manifest of `count` pictures, from `sources` in turn, to a folder."""
+    """Writes a manifest of `count` pictures, from `sources` in turn, each in `split` of its number, to a folder."""
     return _drawn_manifest
 
 

@@ -11,7 +11,7 @@ from streetvision import assessment
 from streetvision.assessment import frozen_set, newest_answers
 from streetvision.challenge_set import ChallengeSet
 from streetvision.data.manifest import Manifest
-from streetvision.errors import DataError, EvidenceError
+from streetvision.errors import EvidenceError
 
 
 def changed(manifest: Manifest, **values: object) -> Manifest:
@@ -63,16 +63,6 @@ def test_a_set_is_retired_after_twenty_verdicts_or_sixty_days(challenge_manifest
     assert second.version != first.version
     verdicts(second, count=1, at=now - timedelta(days=61))
     assert draw(challenge_manifest, tmp_path).root not in (first.root, second.root)
-
-
-def test_a_set_with_pictures_that_are_trained_on_is_refused(challenge_manifest: Manifest, tmp_path: Path):
-    drawn = draw(challenge_manifest, tmp_path)
-    trained = replace(
-        challenge_manifest, pictures=tuple(replace(p, split="train") for p in challenge_manifest.pictures)
-    )
-    with pytest.raises(DataError, match="holds 40 challenges of pictures that are trained on"):
-        assessment._refuse_leakage(trained, drawn)
-    assessment._refuse_leakage(challenge_manifest, drawn)
 
 
 def test_a_model_that_never_answered_is_said(challenge_set: ChallengeSet, tmp_path: Path):

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from streetvision import imaging
 from streetvision.challenge_set import ChallengeSet, freeze
-from streetvision.data.manifest import Manifest
+from streetvision.data.manifest import Manifest, Picture
 from streetvision.errors import DataError, SettingsError
 from streetvision.subnet import challenges
 
@@ -59,13 +60,14 @@ def test_a_challenge_is_its_row_s_transform_of_the_cached_picture(
 ):
     by_path = {picture.path: picture for picture in challenge_manifest.pictures}
     checked = Counter[tuple[str, int]]()
-    for row in challenge_set.rows:
-        if row.gnc:
-            continue  # the seed of the noise is no column
+    for index, row in enumerate(challenge_set.rows):
         picture = by_path[row.image]
-        cached = challenges.cache_generation(challenge_manifest.read_bytes(picture), picture.format)
+        cached = challenges.cached_picture(challenge_manifest.read_bytes(picture), picture.format)
         steps = {name: getattr(row, name) for name in CONTRACT[8:]}
-        view = challenges.apply(imaging.decode(cached), challenges.Transform(level=row.level, **steps))
+        if row.gnc:  # the seed of the noise is no column: it follows from the set's seed and the row
+            rng = np.random.default_rng((challenge_set.seed, index))
+            steps["noise_seed"] = challenges.draw_transform(rng, height=120, width=160, level=row.level).noise_seed
+        view = challenges.apply(cached, challenges.Transform(level=row.level, **steps))
         assert challenge_set.read_bytes(row) == challenges.wire_jpeg(view)
         checked[row.source, row.level] += 1
     assert len(checked) == 12
@@ -77,18 +79,6 @@ def test_a_level_without_a_step_has_none(challenge_set: ChallengeSet):
         assert (row.crop_height is None) == (row.level == 0)
         assert (row.cs is None) == (row.level < 2)
         assert (row.gnc is None) == (row.level < 3)
-
-
-def test_shares_are_the_subnet_s(challenge_manifest: Manifest, tmp_path: Path):
-    rows = freeze(challenge_manifest, tmp_path / "set", count=400, seed=1).rows
-    for value, share in (("real", 0.5), ("t2i", 0.25), ("i2i", 0.25)):
-        assert abs(sum(row.source == value for row in rows) - 400 * share) < 4 * (400 * share * (1 - share)) ** 0.5
-    assert abs(sum(row.label for row in rows) - 200) < 4 * 100**0.5
-    levels = Counter(row.level for row in rows)
-    assert all(abs(levels[level] - 100) < 4 * 75**0.5 for level in range(4))
-    pictures = Counter(row.image for row in rows if row.source == "real")
-    assert len(pictures) == 16  # uniform with replacement: every one is drawn, none much more often
-    assert max(pictures.values()) < 30
 
 
 def test_the_number_of_workers_changes_nothing(challenge_manifest: Manifest, tmp_path: Path):
@@ -123,12 +113,52 @@ def test_a_missing_pool_is_redistributed_and_said(
         rows = freeze(manifest, tmp_path / "set", count=120, seed=0).rows
     assert {row.source for row in rows} == {"real", "i2i"}
     assert sum(row.source == "real" for row in rows) == pytest.approx(80, abs=21)  # .5 to .25
-    assert "no `t2i` pictures of both labels in split `challenge`" in caplog.text
+    assert "no `t2i` pictures in split `challenge`" in caplog.text
+    assert "no `i2i`" not in caplog.text
+
+
+def test_a_pool_that_lacks_one_label_is_said_and_labels_stay_even(
+    challenge_manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    kept = tuple(one for one in challenge_manifest.pictures if (one.source, one.label) != ("t2i", 0))
+    with caplog.at_level(logging.WARNING):
+        rows = freeze(dataclasses.replace(challenge_manifest, pictures=kept), tmp_path / "set", count=200, seed=0).rows
+    assert "no `t2i` pictures of label 0 in split `challenge`" in caplog.text
+    assert {row.label for row in rows if row.source == "t2i"} == {1}
+    assert sum(row.label for row in rows) == pytest.approx(100, abs=28)
+
+
+@pytest.mark.parametrize(("label", "description"), [(1, ""), (0, "a clear street")])
+def test_a_picture_whose_description_contradicts_its_label_is_never_drawn(
+    challenge_manifest: Manifest, tmp_path: Path, label: int, description: str
+):
+    def contradict(picture: Picture) -> Picture:
+        return dataclasses.replace(picture, description=description) if picture is odd else picture
+
+    odd = challenge_manifest.select(label=label, source="real")[0]
+    pictures = tuple(contradict(picture) for picture in challenge_manifest.pictures)
+    rows = freeze(dataclasses.replace(challenge_manifest, pictures=pictures), tmp_path / "set", count=200, seed=0).rows
+    assert odd.path not in {row.image for row in rows}
+    assert len({row.image for row in rows if row.source == "real"}) == 15
+
+
+def test_the_foreign_pool_of_r3_brings_its_labels_and_needs_no_descriptions(
+    challenge_manifest: Manifest, tmp_path: Path
+):
+    def foreign(picture: Picture) -> Picture:
+        return dataclasses.replace(picture, source="api", description="") if picture.source == "i2i" else picture
+
+    pictures = tuple(foreign(picture) for picture in challenge_manifest.pictures)
+    manifest = dataclasses.replace(challenge_manifest, pictures=pictures)
+    rows = freeze(manifest, tmp_path / "set", count=200, seed=0, regime="R3").rows
+    of_api = [row for row in rows if row.source == "api"]
+    assert len(of_api) == pytest.approx(200 * 0.4, abs=28)  # 1/3 of 5/6: the share of i2i went to all others
+    assert {row.label for row in of_api} == {0, 1}
 
 
 def test_one_class_is_refused(challenge_manifest: Manifest, tmp_path: Path):
     only = dataclasses.replace(challenge_manifest, pictures=challenge_manifest.select(label=1))
-    with pytest.raises(DataError, match="expected both labels from one source"):
+    with pytest.raises(DataError, match="split `challenge` of .* has .* of label 1, expected both labels"):
         freeze(only, tmp_path / "set", count=10, seed=0)
     with pytest.raises(DataError, match="split `validation` of .* has no pictures"):
         freeze(challenge_manifest, tmp_path / "set", count=10, seed=0, split="validation")
@@ -139,6 +169,8 @@ def test_a_halted_regime_and_no_challenges_are_refused(challenge_manifest: Manif
         freeze(challenge_manifest, tmp_path / "set", count=10, seed=0, regime="R4")
     with pytest.raises(SettingsError, match="count is 0"):
         freeze(challenge_manifest, tmp_path / "set", count=0, seed=0)
+    with pytest.raises(SettingsError, match="seed is -1"):
+        freeze(challenge_manifest, tmp_path / "set", count=1, seed=-1)
 
 
 def test_regime_r3_sends_pictures_as_they_are(challenge_manifest: Manifest, tmp_path: Path):

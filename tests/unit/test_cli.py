@@ -15,8 +15,12 @@ COMMANDS = [
     ["synthesize"],
     ["train"],
     ["subnet", "challenges"],
+    ["subnet", "replay"],
+    ["subnet", "weights"],
+    ["subnet", "sentinel"],
     ["evaluate"],
     ["gate"],
+    ["engine"],
     ["simulate"],
 ]
 
@@ -35,7 +39,7 @@ def test_every_command_has_help_and_json(command: list[str], capsys: pytest.Capt
         (["data", "build", "missing", "--out", "out"], "missing"),
         (["synthesize", "--manifest", "missing", "--out", "out"], "no `manifest.parquet` in `missing`"),
         (["train", "--manifest", "missing", "--out", "out"], "no `manifest.parquet` in `missing`"),
-        (["subnet", "challenges", "--images", "missing", "--out", "out"], "no `manifest.parquet` in `missing`"),
+        (["subnet", "challenges", "--images", "missing", "--out", "out"], "`missing` does not exist"),
         (["evaluate", "--model-dir", "m", "--challenge-set", "missing", "--out", "out"], "no `challenges.parquet`"),
         (["gate", "--challenger", "missing"], "cannot read prediction table `missing`"),
         (["simulate"], "does not say `validator.wallet_path`"),

@@ -100,6 +100,14 @@ def test_probability_one_is_in_the_last_bin():
     assert (only.low, only.high) == (0.9, 1.0)
 
 
+def test_the_run_that_is_forecast_is_as_long_as_asked_and_in_the_headline():
+    report = evaluate(answers(), resamples=100, run=70)
+    assert (report.forecast.challenges, report.forecast.path[-1].n) == (70, 70)
+    assert report.headline["run_score_low"] == report.forecast.score.low
+    assert report.headline["run_reward"] == report.forecast.mean_reward.mean
+    assert evaluate(answers(), resamples=100).forecast.challenges == 500
+
+
 def test_strata_cover_every_challenge_once_and_put_real_first():
     predictions = answers()
     strata = evaluate(predictions, resamples=100).strata

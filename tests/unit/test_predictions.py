@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streetvision.challenge_set import ChallengeSet
 from streetvision.errors import EvidenceError
-from streetvision.evaluation import Predictions
+from streetvision.evidence import Predictions
 from streetvision.inference.classifier import Classifier
 from streetvision.inference.model_directory import ModelConfig, ModelDirectory
 from streetvision.predictions import answer, read_predictions, write_predictions
@@ -49,12 +49,38 @@ def test_predictions_come_back_as_they_were_written(tmp_path: Path):
     assert pq.read_table(tmp_path / "p.parquet").column("latency_ms").null_count == 1  # not measured is null, not NaN
 
 
-def test_a_table_of_somebody_else_is_read_by_its_columns(tmp_path: Path):
-    path = table(tmp_path / "p.parquet", probability=[0, 1, 1], extra=["x", "y", "z"])  # int64 and one column more
-    predictions = read_predictions(path)
-    assert predictions.probability.tolist() == [0.0, 1.0, 1.0]
-    assert predictions.level.dtype == np.int8
-    assert predictions.calibrated is None
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"label": pa.array([0, 1, 1], pa.int64()), "level": pa.array([0, 1, 3], pa.int32())},
+        {"label": pa.array([False, True, True]), "level": pa.array([0.0, 1.0, 3.0])},
+        {name: pa.array(COLUMNS[name]).dictionary_encode() for name in COLUMNS},
+        {name: pa.array(COLUMNS[name], pa.large_string()) for name in ("challenge_id", "source")},
+        {name: pa.array(COLUMNS[name], pa.string_view()) for name in ("challenge_id", "source")},
+        {"calibrated": pa.nulls(3), "group": pa.nulls(3, pa.string()), "latency_ms": pa.nulls(3, pa.float64())},
+        {"extra": [{"x": 1}, None, {"x": 2}], "group": None},
+    ],
+    ids=["wide integers", "bool and float", "categories", "large_string", "string_view", "all null", "another column"],
+)
+def test_a_table_of_somebody_else_is_read_by_what_it_says(tmp_path: Path, columns: dict[str, object]):
+    predictions = read_predictions(table(tmp_path / "p.parquet", **columns))
+    for name, values in COLUMNS.items():
+        assert getattr(predictions, name).tolist() == values
+    assert (predictions.label.dtype, predictions.level.dtype) == (np.uint8, np.int8)
+    assert (predictions.calibrated, predictions.group, predictions.latency_ms) == (None, None, None)
+
+
+def test_probabilities_of_any_width_are_read(tmp_path: Path):
+    for kind in (pa.float16(), pa.float32(), pa.int64()):
+        path = table(tmp_path / "p.parquet", probability=pa.array(np.array([0, 1, 1]).astype(kind.to_pandas_dtype())))
+        assert read_predictions(path).probability.tolist() == [0.0, 1.0, 1.0]
+
+
+def test_whole_numbers_may_name_challenges_and_groups(tmp_path: Path):
+    predictions = read_predictions(table(tmp_path / "p.parquet", challenge_id=[7, 8, 9], group=[1, 1, 2]))
+    assert predictions.challenge_id.tolist() == ["7", "8", "9"]
+    assert predictions.group is not None
+    assert predictions.group.tolist() == ["1", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +90,15 @@ def test_a_table_of_somebody_else_is_read_by_its_columns(tmp_path: Path):
         ({"probability": ["a", "b", "c"]}, "column `probability` of `.*` is `string`, expected `double`"),
         ({"probability": [0.1, None, 0.3]}, "column `probability` of `.*` has 1 gaps, expected none"),
         ({"probability": [0.1, 1.2, 0.3]}, "`probability` of challenge `c/1` is 1.2"),
-        ({"label": [0, 1, 300]}, "column `label` of `.*` is `int64`, expected `uint8`"),
+        ({"label": [0, 1, 300]}, "column `label` of `.*` is `int64`, expected `uint8`: Integer value 300 not in range"),
+        ({"label": [0.0, 0.5, 1.0]}, "column `label` of `.*` is `double`, expected `uint8`"),
+        ({"probability": [0.1, float("nan"), 0.3]}, "`probability` of challenge `c/1` is nan"),
+        ({"probability": [0.1, -1.0, 0.3]}, "`probability` of challenge `c/1` is -1.0, expected a number"),
+        ({"calibrated": [0.1, 0.2, float("inf")]}, "`calibrated` of challenge `c/2` is inf"),
+        ({"group": ["a", None, "b"]}, "column `group` of `.*` has 1 gaps, expected none"),
+        ({"latency_ms": [1.0, None, float("inf")]}, "`latency_ms` of challenge `c/2` is inf, expected milliseconds"),
+        ({"latency_ms": [1.0, -2.0, 3.0]}, "`latency_ms` of challenge `c/1` is -2.0"),
+        ({"source": [["real"], ["t2i"], ["i2i"]]}, "column `source` of `.*` is `list<.*>`, expected `string`"),
         ({"label": [0, 1, 2]}, "`label` of challenge `c/2` is 2, expected 0 or 1"),
         ({"challenge_id": ["c/0", "c/1", "c/1"]}, "challenge `c/1` has 2 rows"),
     ],
@@ -83,6 +117,15 @@ def test_no_table_and_no_parquet_are_told_apart(tmp_path: Path):
     (tmp_path / "text.parquet").write_text("a,b\n")
     with pytest.raises(EvidenceError, match="is no Parquet table"):
         read_predictions(tmp_path / "text.parquet")
+    with pytest.raises(EvidenceError, match="Is a directory"):
+        read_predictions(tmp_path)
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path):
+    twice = pa.Table.from_arrays([*map(pa.array, COLUMNS.values()), pa.array([1, 0, 0])], names=[*COLUMNS, "label"])
+    pq.write_table(twice, tmp_path / "p.parquet")
+    with pytest.raises(EvidenceError, match="has 2 columns `label`, expected one"):
+        read_predictions(tmp_path / "p.parquet")
 
 
 class Brightness:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from streetvision.statistics import confusion, mcc, sequences, wilson
+from streetvision.statistics import confusion, mcc, percentile_ends, sequences, wilson
 
 
 def test_rows_are_resampled_where_there_are_no_groups():
@@ -53,3 +53,10 @@ def test_wilson_interval_of_a_published_example():
 def test_wilson_interval_stays_inside_zero_and_one():
     assert wilson(5, 5)[1] == 1
     assert wilson(0, 5)[0] == 0
+
+
+def test_one_more_draw_falls_outside_in_5_of_100_cases():
+    draws = np.random.default_rng(0).normal(size=(40_000, 100))
+    low, high = percentile_ends(draws[:, 1:])
+    assert np.mean(draws[:, 0] < low) == pytest.approx(0.025, abs=0.003)
+    assert np.mean(draws[:, 0] > high) == pytest.approx(0.025, abs=0.003)

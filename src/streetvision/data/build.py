@@ -112,12 +112,9 @@ def build(source: PictureSource, root: Path, *, seed: int, shares: Sequence[floa
     """
     _log.info("building a manifest of %d pictures from `%s`", len(source), source.name)
     with manifest.write(root) as writer:
-        pictures, rejected, shared = _collect(source, writer)
+        pictures, rejected, shared = collect(source, writer)
         _check_enough(pictures, rejected, source)
-        row = {picture.group: number for number, picture in enumerate(pictures)}
-        pairs = dedupe.near_pairs([picture.phash for picture in pictures]).tolist()
-        pairs += [(row[one], row[other]) for one, other in shared if one in row and other in row]
-        groups = dedupe.join([picture.group for picture in pictures], pairs)
+        groups = groups_of(pictures, shared)
         splits = split.assign(groups, [picture.label for picture in pictures], seed=seed, shares=shares)
         near_duplicates = len({picture.group for picture in pictures}) - len(set(groups))
         writer.finish(
@@ -136,10 +133,15 @@ def build(source: PictureSource, root: Path, *, seed: int, shares: Sequence[floa
     )
 
 
-def _collect(
+def collect(
     source: PictureSource, writer: manifest.Writer
 ) -> tuple[list[Picture], list[Rejected], list[tuple[str, str]]]:
-    """Stores every usable picture once; rows without a split, and of each exact duplicate the two groups it is in."""
+    """Stores every usable picture once and says which are left out.
+
+    Returns:
+        Rows whose path is the picture's origin, without a split; what was left out; and of each exact duplicate the
+        two groups it is in.
+    """
     kept: dict[str, tuple[Picture, str]] = {}  # by sha256: row and origin
     contradicted: set[str] = set()
     rejected: list[Rejected] = []
@@ -177,6 +179,14 @@ def _collect(
     return [row for row, _ in kept.values()], rejected, shared
 
 
+def groups_of(pictures: Sequence[Picture], shared: Sequence[tuple[str, str]]) -> list[str]:
+    """The group of each picture after those that share a picture, or look alike, have become one."""
+    row = {picture.group: number for number, picture in enumerate(pictures)}
+    pairs = dedupe.near_pairs([picture.phash for picture in pictures]).tolist()
+    pairs += [(row[one], row[other]) for one, other in shared if one in row and other in row]
+    return dedupe.join([picture.group for picture in pictures], pairs)
+
+
 def inspect(data: bytes) -> tuple[str, str]:
     """Format and perceptual hash of one encoded picture.
 
@@ -194,7 +204,7 @@ def inspect(data: bytes) -> tuple[str, str]:
 def _row(item: SourcePicture, sha256: str, encoding: str, phash: str) -> Picture:
     return Picture(
         sha256=sha256,
-        path=manifest.image_path(sha256, encoding),
+        path=item.origin,  # until the writer names it
         label=int(item.label),
         source=item.source,
         generator=item.generator,

@@ -1,22 +1,20 @@
 """The classifier: decode, engine and threshold map in one, for evaluation and serving alike."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streetvision.errors import EngineError, ImageError
 from streetvision.imaging import DECODE_LIMIT_PX, decode, encode_jpeg, resize
-from streetvision.inference.engine import Engine
+from streetvision.inference.engine import Engine, Precision
+from streetvision.inference.engines import EngineName, open_engine
 from streetvision.inference.model_directory import ModelDirectory
-from streetvision.inference.onnx import OnnxEngine
 from streetvision.inference.threshold import ThresholdMap
 
-EngineName = Literal["onnx"]
+__all__ = ["Answers", "Classifier", "EngineName", "fixture_jpeg"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +62,25 @@ class Classifier:
         engine: EngineName = "onnx",
         threads: int | None = None,
         limit_px: int = DECODE_LIMIT_PX,
+        engine_cache: Path | None = None,
+        precision: Precision | None = None,
     ) -> "Classifier":
         """The classifier of a model directory, every file verified.
 
         Args:
             path: the model directory.
-            engine: what runs the model.
+            engine: what runs the model (`engines.open_engine`).
             threads: cores one inference may use; all that this process may use by default.
             limit_px: the most pixels that are decoded from one picture.
+            engine_cache: folder of built TensorRT engines; in the user's cache by default.
+            precision: of TensorRT; the first that passes the comparison with ONNX Runtime by default.
 
         Raises:
             ModelDirectoryError: a file is missing or altered.
             EngineError: the engine cannot load the model.
         """
         directory = ModelDirectory.open(path)
-        match engine:
-            case "onnx":
-                loaded = OnnxEngine(
-                    directory.model_path,
-                    size_px=directory.config.input_size_px,
-                    threads=threads or len(os.sched_getaffinity(0)),
-                )
+        loaded = open_engine(directory, engine, threads=threads, cache=engine_cache, precision=precision)
         return cls(directory, loaded, limit_px=limit_px)
 
     @property

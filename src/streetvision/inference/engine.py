@@ -1,6 +1,6 @@
 """What every inference engine does, and the check of what it answers."""
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,10 @@ from streetvision.errors import EngineError
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probability"
+HEAD_PREFIX = "head/"  # of the names of the nodes that follow the backbone
 _ROUNDING = 1e-6
+
+Precision = Literal["fp16", "bf16", "fp32"]
 
 
 class Engine(Protocol):
@@ -45,7 +48,11 @@ class Engine(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What runs, for logs and metrics: engine, version, provider, precision and such."""
+        """What runs, for logs and metrics.
+
+        `engine` (onnx, tensorrt), `version`, `provider`, `precision`, `device`, `batch_sizes`, and `fallback_reason`:
+        why this engine serves instead of the one that was asked for, null where it is the one.
+        """
         ...
 
 

@@ -43,5 +43,7 @@ class ThresholdMap:
             raise EngineError(f"{int(np.isnan(calibrated).sum())} of {calibrated.size} probabilities are NaN")
         p = np.clip(calibrated.astype(np.float64), 0.0, 1.0)
         t = self.threshold
-        served = np.where(p < t, 0.5 * p / t, 0.5 + 0.5 * (p - t) / (1.0 - t)).astype(np.float32)
-        return np.where(p < t, np.minimum(served, _JUST_BELOW), np.maximum(served, _JUST_ABOVE))
+        below = p < t
+        part = np.where(below, p, p - t) / np.where(below, t, 1.0 - t)  # of the way from one knee to the next
+        served = np.where(below, 0.5 * part, 0.5 + 0.5 * part).astype(np.float32)
+        return np.where(below, np.minimum(served, _JUST_BELOW), np.maximum(served, _JUST_ABOVE))

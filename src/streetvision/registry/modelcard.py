@@ -130,11 +130,18 @@ def push_files(
 
 
 def check_consistency(model_dir: Path, card: ModelCard | None = None, *, hotkey: str | None = None) -> Check:
-    """Whether the model directory is what its `config.json` says and the card is of this hotkey, for the gate."""
+    """Whether the model directory is what its `config.json` says and the card is of this hotkey, for the gate.
+
+    Without a card the one that lies in the directory is looked at, if there is one, as in what was pushed.
+    """
     try:
         model = ModelDirectory.open(model_dir)
-    except ModelDirectoryError as err:
+        if card is None and (model_dir / CARD).exists():
+            card = ModelCard.read((model_dir / CARD).read_bytes())
+    except (ModelDirectoryError, SettingsError) as err:
         return Check(name="consistency", status="failed", sentence=err.message)
+    except OSError as err:
+        return Check(name="consistency", status="failed", sentence=f"cannot read `{CARD}`: {err.strerror or err}")
     if card is not None and hotkey is not None and card.submitted_by != hotkey:
         sentence = f"the card is submitted by `{card.submitted_by}`, expected the wallet's hotkey `{hotkey}`"
         return Check(name="consistency", status="failed", sentence=sentence)

@@ -5,26 +5,39 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streetvision.evaluation import Interval
+from streetvision.evidence import Interval
 from streetvision.statistics import Z_95
 
 
-def mcnemar(worse: int, better: int) -> float:
-    """The p-value in (0, 1] of McNemar's exact one-sided test; small means that the challenger is worse.
+def mcnemar(change: NDArray[np.integer], group: NDArray[np.str_] | None = None) -> float:
+    """The p-value in [0, 1] of McNemar's exact one-sided test; small means that the challenger is worse.
+
+    Were the two models equal, each challenge that they judge differently could as well have gone the other way. Where
+    challenges share pictures, pictures could, with all their challenges: the changes of a group are added up, and
+    their sum changes its sign as a whole. With one challenge a group both are the same test.
 
     Args:
-        worse: challenges that the champion alone answers right.
-        better: challenges that the challenger alone answers right.
+        change: int[N], 1 where the challenger alone is right, -1 where the champion alone is, else 0.
+        group: str[N] or nothing.
 
     Returns:
-        P(X >= worse) for X heads of `worse + better` fair coins.
+        The chance that the sum of all changes, each with the sign that a fair coin gives it, is as low as it was seen.
     """
-    n = worse + better
-    term = tail = 1  # C(n, n), and the sum of C(n, k) for k from n down to `worse`
-    for k in range(n, worse, -1):
-        term = term * k // (n - k + 1)
-        tail += term
-    return tail / (1 << n)
+    sums = change if group is None else np.bincount(np.unique(group, return_inverse=True)[1], weights=change)
+    sizes = np.abs(sums[sums != 0]).astype(np.int64)
+    chances = np.ones(1)  # of every count of challenges that went the champion's way
+    for size in sizes:
+        longer = np.zeros(len(chances) + size)
+        longer[: len(chances)] = chances
+        longer[size:] += chances
+        chances = longer / 2
+    worse = int(-np.sum(sums[sums < 0]))
+    return min(1.0, float(chances[worse:].sum()))
+
+
+def mcnemar_two_sided(change: NDArray[np.integer], group: NDArray[np.str_] | None = None) -> float:
+    """The p-value in [0, 1] of the same test, small where the two models differ either way."""
+    return min(1.0, 2 * min(mcnemar(change, group), mcnemar(-change, group)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -4,18 +4,19 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from streetvision import atomic
 from streetvision.challenge_set import ChallengeSet
-from streetvision.evaluation import Mistake, Predictions, Report
+from streetvision.evaluation import Mistake, Report
+from streetvision.evidence import Predictions
 from streetvision.registry.decision import Decision
 from streetvision.report import plots
+from streetvision.report.page import render
 from streetvision.report.plots import pngs
+from streetvision.subnet import network
 
 __all__ = ["pngs", "write_report"]
 
@@ -51,9 +52,11 @@ def write_report(
         DataError: a picture of a mistake is not in the challenge set.
         StorageError: the disk is full, read-only or failing; nothing is half-written.
     """
-    page = _ENVIRONMENT.get_template("page.html.jinja").render(
+    page = render(
+        "page.html.jinja",
         title=title,
         report=report,
+        run=report.forecast,
         network=_NETWORK,
         challenge_set=challenge_set,
         decision=decision,
@@ -72,10 +75,10 @@ def write_report(
 
 
 _NETWORK = {
-    "p10": plots.NETWORK_P10,
-    "median": plots.NETWORK_MEDIAN,
-    "mean": plots.NETWORK_MEAN,
-    "p90": plots.NETWORK_P90,
+    "p10": network.P10,
+    "median": network.MEDIAN,
+    "mean": network.MEAN,
+    "p90": network.P90,
 }
 _SOURCE_NAMES = {"real": "real", "t2i": "text to image", "i2i": "image to image"}
 
@@ -87,28 +90,3 @@ def _thumbnail(challenge_set: ChallengeSet, mistake: Mistake) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=_THUMBNAIL_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f} %"
-
-
-def _heat(accuracy: float) -> float:
-    """Opacity of a cell's tint: nothing from 98 % on, full at 70 % and below."""
-    return round(min(max((0.98 - accuracy) / 0.28, 0.0), 1.0), 3)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("streetvision.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = {"percent": _percent, "heat": _heat}
-    environment.filters.update(filters)
-    return environment
-
-
-_ENVIRONMENT = _environment()

@@ -11,19 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streetvision.errors import DataError, SettingsError
-from streetvision.imaging import DECODE_LIMIT_MAX_PX, decode, encode_jpeg, resize
-from streetvision.subnet import distortions
-from streetvision.subnet.geometry import letterbox, rotate, shrink
+from streetvision.imaging import DECODE_LIMIT_MAX_PX, decode, encode_jpeg
+from streetvision.subnet import distortions, geometry
 from streetvision.subnet.regimes import CROP_AREA, CROP_TRIES, LEVELS, MAX_ANGLE_DEG, WIRE_SIZE_PX, active, by_name
 
+FOREIGN_SOURCE = "api"  # regime R3's pool of the application server: its pictures bring their labels with them
+RAW_LEVEL = -1  # what a validator notes where its transform failed and the picture went out as it was
+_LABELS = (0, 1)
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """Which kind of challenge: the label, the pool it is drawn from, and the level of its transform."""
+    """Which kind of challenge: the label (None where the pool decides), the pool, and the level of its transform."""
 
-    label: int
+    label: int | None
     source: str
     level: int
 
@@ -33,7 +35,7 @@ class Transform:
     """What happens to one picture; None where its level and regime have no such step.
 
     Attributes:
-        level: 0 to 3.
+        level: 0 to 3; -1 where validators fail at the picture and send it as it is.
         angle_deg: counter-clockwise.
         crop_top: first row of the square cut out of the rotated picture; its column and size alike.
         cs: strength of the loss of chroma, as all strengths 0 to 2.
@@ -63,37 +65,68 @@ def is_consistent(description: str, label: int) -> bool:
     return (description != "") == (label == 1)
 
 
+def cell_shares(regime: str = "R1", *, pools: Collection[tuple[str, int]] | None = None) -> dict[Cell, float]:
+    """Probability of each kind of challenge: labels even, sources as the regime has them, levels even.
+
+    What training weighs its views by and what challenges are drawn by.
+
+    Args:
+        regime: R0 to R4; R4 sends none, and gives none.
+        pools: (source, label) of the pools there are; the share of a missing one goes to the others of its label, in
+            proportion. None for all.
+
+    Raises:
+        DataError: a label has none of the regime's pools.
+        SettingsError: no such regime.
+    """
+    rules = by_name(regime)
+    levels = LEVELS if rules.augmented else LEVELS[:1]
+    shares: dict[Cell, float] = {}
+    for label in () if rules.halted else _LABELS:
+        present = {source: share for source, share in rules.source_shares.items() if _exists(pools, source, label)}
+        if not present:
+            raise DataError(
+                f"pools are {sorted(pools or ())}, expected for label {label} at least one of "
+                f"{sorted(rules.source_shares)} in regime `{regime}`"
+            )
+        for source, share in present.items():
+            for level in levels:
+                cell = Cell(label=None if source == FOREIGN_SOURCE else label, source=source, level=level)
+                probability = share / sum(present.values()) / len(_LABELS) / len(levels)
+                shares[cell] = shares.get(cell, 0.0) + probability
+    return shares
+
+
+def _exists(pools: Collection[tuple[str, int]] | None, source: str, label: int) -> bool:
+    if pools is None or source != FOREIGN_SOURCE:
+        return pools is None or (source, label) in pools
+    return any(name == source for name, _ in pools)
+
+
 def draw_cells(
-    rng: np.random.Generator, count: int, regime: str = "R1", *, sources: Collection[str] | None = None
+    rng: np.random.Generator,
+    count: int,
+    regime: str = "R1",
+    *,
+    pools: Collection[tuple[str, int]] | None = None,
 ) -> list[Cell]:
-    """Kinds of `count` challenges in the shares of the regime: labels even, sources as it has them, levels even.
+    """Kinds of `count` challenges, drawn by `cell_shares`; an empty list in regime R4.
 
     Args:
         rng: where the draws come from.
         count: how many.
-        regime: R0 to R4; R4 sends none, and gives an empty list.
-        sources: the pools there are; the share of a missing one goes to the others in proportion. None for all.
+        regime: R0 to R4.
+        pools: as in `cell_shares`.
 
     Raises:
-        DataError: none of the regime's pools is among `sources`.
+        DataError: as `cell_shares`.
         SettingsError: no such regime.
     """
-    rules = by_name(regime)
-    if rules.halted:
-        return []
-    shares = {name: share for name, share in rules.source_shares.items() if sources is None or name in sources}
+    shares = cell_shares(regime, pools=pools)
     if not shares:
-        raise DataError(
-            f"pools are {sorted(sources or ())}, expected at least one of {sorted(rules.source_shares)} "
-            f"for regime `{regime}`"
-        )
-    labels = rng.integers(0, 2, count)
-    names = rng.choice(list(shares), count, p=np.array(list(shares.values())) / sum(shares.values()))
-    levels = rng.choice(LEVELS if rules.augmented else (0,), count)
-    return [
-        Cell(label=int(label), source=str(name), level=int(level))
-        for label, name, level in zip(labels, names, levels, strict=True)
-    ]
+        return []
+    cells = list(shares)
+    return [cells[index] for index in rng.choice(len(cells), count, p=np.array(list(shares.values())))]
 
 
 def draw_transform(
@@ -112,6 +145,8 @@ def draw_transform(
         SettingsError: no such level or regime, or it sends no challenges.
     """
     rules = active(regime)
+    if rules.geometry == "letterbox" and not geometry.fits_letterbox(height, width):
+        return Transform(level=RAW_LEVEL)
     if level is None:
         level = int(rng.choice(LEVELS))
     if level not in LEVELS:
@@ -145,7 +180,7 @@ def _draw_crop(rng: np.random.Generator, height: int, width: int) -> tuple[int, 
 
 
 def apply(image: NDArray[np.uint8], transform: Transform, *, regime: str = "R1") -> NDArray[np.uint8]:
-    """The picture as its JPEG will show it, uint8[224,224,3] RGB (R3: uint8[H,W,3], as it came).
+    """The picture as its JPEG will show it, uint8[224,224,3] RGB (R3 and level -1: uint8[H,W,3], as it came).
 
     Args:
         image: uint8[H,W,3] RGB.
@@ -156,19 +191,19 @@ def apply(image: NDArray[np.uint8], transform: Transform, *, regime: str = "R1")
         SettingsError: no such regime, or it sends no challenges.
     """
     rules = active(regime)
-    if not rules.augmented:
+    if not rules.augmented or transform.level == RAW_LEVEL:
         return image
     if rules.geometry == "letterbox":
-        view = letterbox(image)
+        view = geometry.letterbox(image)
         if transform.angle_deg is not None:
-            view = rotate(view, transform.angle_deg, 0, 0, WIRE_SIZE_PX)
+            view = geometry.rotate(view, transform.angle_deg, 0, 0, WIRE_SIZE_PX)
     elif transform.angle_deg is None:
-        view = resize(image, WIRE_SIZE_PX)
+        view = geometry.centre(image)
     else:
         top, left, side = transform.crop_top, transform.crop_left, transform.crop_height
         if top is None or left is None or side is None:
             raise DataError(f"transform of level {transform.level} has no crop, expected one in regime `{regime}`")
-        view = shrink(rotate(image, transform.angle_deg, top, left, side))
+        view = geometry.shrink(geometry.rotate(image, transform.angle_deg, top, left, side))
     return distort(view, transform)
 
 
@@ -181,8 +216,8 @@ def distort(image: NDArray[np.uint8], transform: Transform) -> NDArray[np.uint8]
     if transform.jpeg:
         image = distortions.coarsen(image, distortions.COARSENESS[transform.jpeg])
     if transform.gnc:
-        rng = np.random.RandomState(transform.noise_seed)
-        image = distortions.add_noise(image, distortions.NOISE_VARIANCE[transform.gnc], rng)
+        noise = np.random.Generator(np.random.PCG64(transform.noise_seed)).standard_normal(image.shape)
+        image = distortions.add_noise(image, distortions.NOISE_VARIANCE[transform.gnc], noise)
     if transform.gb:
         image = distortions.blur(image, distortions.BLUR_KERNEL_PX[transform.gb])
     return image
@@ -193,8 +228,10 @@ def wire_jpeg(image: NDArray[np.uint8]) -> bytes:
     return encode_jpeg(image)
 
 
-def cache_generation(data: bytes, format: str) -> bytes:  # noqa: A002 (as the manifest calls it)
-    """The encoded picture as it lies in a validator's cache: a JPEG saved once more at quality 75, others as they are.
+def cached_picture(data: bytes, format: str) -> NDArray[np.uint8]:  # noqa: A002 (as the manifest calls it)
+    """The picture uint8[H,W,3] RGB as it comes from a validator's cache, where a JPEG was saved anew at quality 75.
+
+    It stands upright by its EXIF orientation, which validators' pictures do not have (their cache would lose it).
 
     Args:
         data: one encoded picture.
@@ -203,11 +240,34 @@ def cache_generation(data: bytes, format: str) -> bytes:  # noqa: A002 (as the m
     Raises:
         ImageError: the picture cannot be decoded.
     """
-    return encode_jpeg(decode(data, limit_px=DECODE_LIMIT_MAX_PX)) if format == "JPEG" else data
+    image = decode(data, limit_px=DECODE_LIMIT_MAX_PX)
+    return decode(encode_jpeg(image), limit_px=DECODE_LIMIT_MAX_PX) if format == "JPEG" else image
+
+
+def draw_challenge(
+    rng: np.random.Generator, image: NDArray[np.uint8], *, regime: str = "R1", level: int | None = None
+) -> tuple[Transform, bytes]:
+    """A transform drawn for one cached picture, and the JPEG that a validator would send of it.
+
+    Args:
+        rng: where the draws come from.
+        image: uint8[H,W,3] RGB, as `cached_picture` gives it.
+        regime: R0 to R3.
+        level: 0 to 3, drawn when None.
+
+    Raises:
+        ImageError: a side is too long.
+        SettingsError: no such level or regime, or it sends no challenges.
+    """
+    height, width = image.shape[:2]
+    transform = draw_transform(rng, height=height, width=width, regime=regime, level=level)
+    return transform, wire_jpeg(apply(image, transform, regime=regime))
 
 
 def view(data: bytes, *, seed: int, regime: str = "R1", level: int | None = None) -> bytes:
     """A JPEG of one encoded picture as a validator would send it: cached, transformed and encoded by the seed alone.
+
+    Several views of one picture cost less by one `cached_picture` and a `draw_challenge` each.
 
     Args:
         data: one encoded JPEG, PNG or WebP picture.
@@ -219,9 +279,5 @@ def view(data: bytes, *, seed: int, regime: str = "R1", level: int | None = None
         ImageError: the picture cannot be decoded.
         SettingsError: no such regime, or it sends no challenges.
     """
-    cached = cache_generation(data, "JPEG" if data.startswith(_JPEG_MAGIC) else "PNG")
-    image = decode(cached, limit_px=DECODE_LIMIT_MAX_PX)
-    height, width = image.shape[:2]
-    rng = np.random.Generator(np.random.PCG64(seed))
-    transform = draw_transform(rng, height=height, width=width, regime=regime, level=level)
-    return wire_jpeg(apply(image, transform, regime=regime))
+    image = cached_picture(data, "JPEG" if data.startswith(_JPEG_MAGIC) else "PNG")
+    return draw_challenge(np.random.Generator(np.random.PCG64(seed)), image, regime=regime, level=level)[1]

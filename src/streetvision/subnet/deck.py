@@ -17,7 +17,7 @@ def is_eligible(*, serving: bool, permit: bool, stake_tao: float) -> bool:
 class UidDeck:
     """Deals UIDs from a shuffled deck that is renewed, in the middle of a deal if need be, when it is used up.
 
-    Source: natixnetwork/streetvision-subnet natix/validator @ 28a1755
+    Source: natixnetwork/streetvision-subnet natix/utils/uids.py @ 28a1755
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -31,14 +31,14 @@ class UidDeck:
             eligible: the UIDs that can be asked now, in the metagraph's order.
             count: how many are asked; fewer eligible ones are repeated, none at all gives an empty list.
         """
-        if not eligible:
-            return []
         dealt: list[int] = []
         while len(dealt) < count:
             if not self._cards:
                 cards = list(eligible)
                 self._rng.shuffle(cards)
                 self._cards = cards[::-1]
+            if not self._cards:
+                break
             uid = self._cards.pop()
             if uid in eligible:
                 dealt.append(uid)

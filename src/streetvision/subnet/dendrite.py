@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,7 +19,7 @@ class Answer:
 
     Attributes:
         prediction: -1 for no answer, and whatever else a miner may say.
-        error: why there is no usable reply, empty where there is one.
+        error: why there is no usable reply (`timeout`, `cannot connect`, `HTTP 403` ...), empty where there is one.
         latency_ms: from the first byte sent to the reply or the error.
     """
 
@@ -29,6 +30,8 @@ class Answer:
 
 class Dendrite:
     """One session of a validator: its key, its connections and its ever-growing nonce.
+
+    A miner is asked one thing at a time: it would take a request that another one overtakes for a replay.
 
     Args:
         keypair: the validator's hotkey.
@@ -42,6 +45,7 @@ class Dendrite:
         self._timeout_s = timeout_s
         self._uuid = str(uuid.uuid4())
         self._nonce_ns = 0
+        self._turn = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._http = httpx.AsyncClient(timeout=None, trust_env=False)  # noqa: S113 - one deadline over all, below
 
     async def __aenter__(self) -> Self:
@@ -52,6 +56,10 @@ class Dendrite:
 
     async def ask(self, url: str, hotkey: str, image: bytes) -> Answer:
         """The answer of the miner at `url` to one encoded picture; no failure of a miner raises."""
+        async with self._turn[url]:
+            return await self._ask(url, hotkey, image)
+
+    async def _ask(self, url: str, hotkey: str, image: bytes) -> Answer:
         address = httpx.URL(url)
         self._nonce_ns = max(self._nonce_ns + 1, time.time_ns())
         headers, body = build_request(
@@ -73,8 +81,10 @@ class Dendrite:
                 reply = await self._http.post(url + self._route, headers=headers, content=body)
         except TimeoutError:
             error = "timeout"
+        except httpx.ConnectError:
+            error = "cannot connect"
         except httpx.HTTPError as err:
-            error = type(err).__name__
+            error = f"connection broke: {type(err).__name__}"
         else:
             if reply.status_code == 200:
                 prediction = parse_reply(reply.content)

@@ -41,14 +41,20 @@ def coarsen(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(small, (width, height)), dtype=np.uint8)
 
 
-def add_noise(image: NDArray[np.uint8], variance: float, rng: np.random.RandomState) -> NDArray[np.uint8]:
-    """Gaussian noise of that variance on brightness and both chromas, float64 from numpy's legacy `randn` (GNC)."""
+def add_noise(image: NDArray[np.uint8], variance: float, noise: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Noise of that variance on brightness and both chromas (GNC).
+
+    Args:
+        image: uint8[H,W,3] RGB.
+        variance: of the noise, where 1 is the whole range of a channel.
+        noise: float64[H,W,3], drawn from the standard normal distribution; Y, Cb, Cr.
+    """
     noisy: list[NDArray[np.float32]] = []
-    for noise, plane in zip(cv2.split(rng.randn(*image.shape)), _to_ycbcr(image), strict=True):
-        noise *= math.sqrt(variance)
-        noise += plane / np.float32(255)
-        noise *= 255
-        noisy.append(noise.astype(np.float32))
+    for channel, plane in enumerate(_to_ycbcr(image)):
+        values = noise[..., channel] * math.sqrt(variance)
+        values += plane / np.float32(255)
+        values *= 255
+        noisy.append(values.astype(np.float32))
     return np.clip(_to_rgb(noisy), 0, 255).astype(np.uint8)
 
 

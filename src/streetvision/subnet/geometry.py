@@ -1,4 +1,4 @@
-"""How a picture comes to the size of the wire: letterboxed, or rotated, cut and shrunk.
+"""How a picture comes to the size of the wire: cut in its middle, letterboxed, or rotated, cut and shrunk.
 
 Source: natixnetwork/streetvision-subnet natix/utils/image_transforms.py @ 28a1755; coordinates and resize weights as
 pytorch/vision torchvision/transforms/_functional_tensor.py (v0.21) and pytorch/pytorch compute them.
@@ -16,21 +16,47 @@ from streetvision.subnet.regimes import WIRE_SIZE_PX
 
 _WEIGHT_BITS = 12  # of a resize weight: a sum of 12-bit weights times 12-bit pixels is exact in float32
 _FRACTION_BITS = 4  # kept of a pixel between the two passes
-_BAND_PX = 16  # output rows resized by one matrix product
+_BAND_PX = 4  # output rows resized by one matrix product
+_PRODUCT = 2**18  # multiplications above which OpenBLAS starts threads, which here wait longer than they work
 _STRIPE_PX = 128  # rows rotated at once: their coordinates stay in the processor's cache
 _LONGEST_PX = 32_766  # OpenCV counts pixels in int16
 
 
-def letterbox(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The whole picture within uint8[224,224,3], black bars beside or above and below it (regime R2)."""
+def centre(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The central square at uint8[224,224,3] by Pillow's bilinear resize; an odd margin is halved to the even pixel."""
     height, width = image.shape[:2]
-    scale = min(WIRE_SIZE_PX / width, WIRE_SIZE_PX / height)
-    size = max(1, int(width * scale)), max(1, int(height * scale))
+    side = min(height, width)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    square = Image.fromarray(image[top : top + side, left : left + side])
+    return np.array(square.resize((WIRE_SIZE_PX, WIRE_SIZE_PX), Image.Resampling.BILINEAR), dtype=np.uint8)
+
+
+def fits_letterbox(height: int, width: int) -> bool:
+    """Whether a picture that wide or tall keeps a pixel of its shorter side; validators fail at any other."""
+    return min(_letterboxed(height, width)) > 0
+
+
+def letterbox(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The whole picture within uint8[224,224,3], black bars beside or above and below it (regime R2).
+
+    Raises:
+        ImageError: nothing is left of its shorter side.
+    """
+    height, width = image.shape[:2]
+    if not fits_letterbox(height, width):
+        raise ImageError(f"picture is {width} x {height} pixels, of which no letterbox of {WIRE_SIZE_PX} is left")
+    size = _letterboxed(height, width)
     left, top = ((WIRE_SIZE_PX - side) // 2 for side in size)
     boxed = np.zeros((WIRE_SIZE_PX, WIRE_SIZE_PX, 3), dtype=np.uint8)
     small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     boxed[top : top + size[1], left : left + size[0]] = np.asarray(small)
     return boxed
+
+
+def _letterboxed(height: int, width: int) -> tuple[int, int]:
+    """Width and height within the letterbox."""
+    scale = min(WIRE_SIZE_PX / width, WIRE_SIZE_PX / height)
+    return int(width * scale), int(height * scale)
 
 
 def rotate(image: NDArray[np.uint8], angle_deg: float, top: int, left: int, side: int) -> NDArray[np.uint8]:
@@ -75,19 +101,17 @@ def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     side = len(image)
     weights, starts = _bands(side)
-    rows = np.empty((WIRE_SIZE_PX, side * 3), dtype=np.float32)
-    _weigh(weights, starts, image.reshape(side, -1).astype(np.float32), rows)
+    rows = _weigh(weights, starts, image.reshape(side, -1))
     rows *= np.float32(2 ** (_FRACTION_BITS - _WEIGHT_BITS))
     np.rint(rows, out=rows)
     upright = np.asarray(cv2.transpose(rows.reshape(WIRE_SIZE_PX, side, 3)), dtype=np.float32).reshape(side, -1)
-    columns = np.empty((WIRE_SIZE_PX, WIRE_SIZE_PX * 3), dtype=np.float32)
-    _weigh(weights, starts, upright, columns)
+    columns = _weigh(weights, starts, upright)
     columns *= np.float32(2 ** -(_FRACTION_BITS + _WEIGHT_BITS))
     return np.asarray(cv2.transpose(columns.astype(np.uint8).reshape(WIRE_SIZE_PX, WIRE_SIZE_PX, 3)), dtype=np.uint8)
 
 
 def _bands(side: int) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Integer weights float32[B, 16, L] of L input rows for each band of 16 output rows, and its first input row."""
+    """Integer weights float32[B, 4, L] of L input rows for each band of 4 output rows, and its first input row."""
     scale = side / WIRE_SIZE_PX
     reach = max(scale, 1.0)
     centre = ((np.arange(WIRE_SIZE_PX) + 0.5) * scale).reshape(-1, _BAND_PX, 1)
@@ -101,7 +125,16 @@ def _bands(side: int) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
 
 
 def _weigh(
-    weights: NDArray[np.float32], starts: NDArray[np.intp], pixels: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
-    for band, (weight, start) in enumerate(zip(weights, starts, strict=True)):
-        np.matmul(weight, pixels[start : start + weight.shape[1]], out=out[band * _BAND_PX : (band + 1) * _BAND_PX])
+    weights: NDArray[np.float32], starts: NDArray[np.intp], pixels: NDArray[np.uint8] | NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """float32[224,N]: each band's weighted sums of the rows of `pixels`, some columns at a time."""
+    _, band, length = weights.shape
+    count = pixels.shape[1]
+    sums = np.empty((WIRE_SIZE_PX, count), dtype=np.float32)
+    step = math.ceil(count / math.ceil(band * length * count / _PRODUCT))
+    for left in range(0, count, step):
+        columns = slice(left, left + step)
+        block = pixels[:, columns].astype(np.float32, copy=False)
+        for top, weight, start in zip(range(0, WIRE_SIZE_PX, band), weights, starts, strict=True):
+            np.matmul(weight, block[start : start + length], out=sums[top : top + band, columns])
+    return sums

@@ -1,10 +1,11 @@
 """The legacy wire format between a validator and a miner: headers, signature text, nonces, bodies.
 
+Its signature covers the caller, the receiver and the time, but not the picture.
+
 Source: natixnetwork/streetvision-subnet natix/protocol.py @ 28a1755; axon and dendrite of bittensor 9.12.2 and 10.5.0
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import math
@@ -18,11 +19,6 @@ from streetvision.subnet.regimes import NO_ANSWER, TIMEOUT_S
 
 # The second name is the class of regime R0, which old validators keep calling.
 ROUTES = ("/ImageSynapse", "/ExtendedImageSynapse")
-# How much older than the timeout a nonce may be.
-NONCE_SLACK_S = 4.0
-# How far ahead of our clock a nonce may be: enough for clocks kept by NTP. A nonce from the far future would stay
-# replayable until its time comes, whatever is remembered or forgotten here.
-NONCE_AHEAD_S = 2.0
 # The message class declares no hashed fields, so the hash is always that of nothing: pictures are not authenticated.
 EMPTY_BODY_HASH = hashlib.sha3_256(b"").hexdigest()
 # The version that bittensor 9.12.2 sends.
@@ -97,65 +93,40 @@ def _required(headers: Mapping[str, str], name: str) -> str:
     return value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NonceWindow:
-    """Remembers the newest nonce of every caller and session, for as long as it could be replayed.
+    """The ages at which a nonce is taken.
 
-    A nonce must be younger than the timeout plus four seconds and, within a session, newer than the one before. The
-    age limit holds for every nonce and ignores the caller's own `timeout` header, which is not signed: so whatever is
-    older than the limit can be forgotten.
-
-    Args:
-        timeout_s: the validator's timeout.
-        ahead_s: how far ahead of our clock a nonce may be.
-        max_sessions: sessions remembered for one hotkey at a time; more are refused, not forgotten.
+    Attributes:
+        age_s: a nonce must be younger. What the caller says in its own `timeout` header is not signed, and ignored.
+        ahead_s: how far ahead of our clock it may be: enough for clocks kept by NTP. A nonce from the far future would
+            stay replayable until its time comes, whatever is remembered or forgotten here.
     """
 
-    def __init__(
-        self, *, timeout_s: float = TIMEOUT_S, ahead_s: float = NONCE_AHEAD_S, max_sessions: int = 1024
-    ) -> None:
-        self._age_ns = int((timeout_s + NONCE_SLACK_S) * 1e9)
-        self._ahead_ns = int(ahead_s * 1e9)
-        self._max_sessions = max_sessions
-        self._sessions: dict[str, dict[str, int]] = {}
+    age_s: float
+    ahead_s: float
 
-    def __len__(self) -> int:
-        return sum(len(sessions) for sessions in self._sessions.values())
-
-    def admit(self, headers: SignedHeaders, *, now_ns: int) -> None:
-        """Takes the nonce of a request whose signature was verified, so that it can never be used again.
+    def check(self, nonce_ns: int, *, now_ns: int) -> None:
+        """Returns if a nonce is of our time.
 
         Raises:
-            WireError: 401, the nonce is too old, too far ahead or used; 429, the caller opened too many sessions.
+            WireError: 401, it is too old or too far ahead.
         """
-        age_ns = now_ns - headers.nonce_ns
-        if age_ns >= self._age_ns:
+        age_s = (now_ns - nonce_ns) / 1e9
+        if age_s >= self.age_s:
             raise WireError(
-                f"nonce is {age_ns / 1e9:.1f} s old, expected less than {self._age_ns / 1e9:g} s",
-                status=401,
-                reason="stale_nonce",
+                f"nonce is {age_s:.1f} s old, expected less than {self.age_s:g} s", status=401, reason="stale_nonce"
             )
-        if -age_ns > self._ahead_ns:
+        if -age_s > self.ahead_s:
             raise WireError(
-                f"nonce is {-age_ns / 1e9:.1f} s ahead of this clock, expected at most {self._ahead_ns / 1e9:g} s",
+                f"nonce is {-age_s:.1f} s ahead of this clock, expected at most {self.ahead_s:g} s",
                 status=401,
                 reason="future_nonce",
             )
-        sessions = self._sessions.setdefault(headers.hotkey, {})
-        if headers.nonce_ns <= sessions.get(headers.uuid, 0):
-            raise WireError("nonce is not newer than the last one of this session", status=401, reason="replay")
-        if len(sessions) >= self._max_sessions and headers.uuid not in sessions:
-            self._forget(sessions, now_ns)
-            if len(sessions) >= self._max_sessions:
-                raise WireError(
-                    f"caller opened {len(sessions)} sessions within {self._age_ns / 1e9:g} s",
-                    status=429,
-                    reason="too_many_sessions",
-                )
-        sessions[headers.uuid] = headers.nonce_ns
 
-    def _forget(self, sessions: dict[str, int], now_ns: int) -> None:
-        for uuid in [uuid for uuid, nonce_ns in sessions.items() if now_ns - nonce_ns >= self._age_ns]:
-            del sessions[uuid]
+
+# The stock axon takes a first nonce that is as old as the timeout and four seconds.
+WINDOW = NonceWindow(age_s=TIMEOUT_S + 4.0, ahead_s=2.0)
 
 
 def build_request(
@@ -219,26 +190,6 @@ def build_request(
     if name == "ExtendedImageSynapse":
         body["model_url"] = ""
     return headers | {"content-type": "application/json"}, json.dumps(body).encode()
-
-
-def parse_body(body: bytes) -> str:
-    """The picture in the body of a request, as the base64 text it came in: checked, but of unknown content.
-
-    Raises:
-        WireError: 400, the body is no JSON object with a base64 text under `image`.
-    """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as err:
-        raise WireError("body is no JSON text", reason="bad_json") from err
-    image = cast(dict[str, Any], value).get("image") if isinstance(value, dict) else None
-    if not isinstance(image, str) or not image:
-        raise WireError("body has no text under `image`, expected a picture in base64", reason="no_image")
-    try:
-        binascii.a2b_base64(image, strict_mode=True)
-    except ValueError as err:
-        raise WireError("text under `image` is no base64", reason="bad_base64") from err
-    return image
 
 
 def served_prediction(prediction: float) -> float:

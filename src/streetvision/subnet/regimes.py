@@ -23,11 +23,29 @@ STAKE_LIMIT_TAO = 40096  # a validator above it is neither asked nor paid as a m
 AUDIENCE_SIZE = 10  # miners that get the same picture
 TIMEOUT_S = 9.0
 EPOCH_BLOCKS = 100
+WEIGHT_MAX = 65535  # a weight on the chain is a uint16
 WIRE_SIZE_PX = 224
 LEVELS = (0, 1, 2, 3)
 MAX_ANGLE_DEG = 20.0
 CROP_AREA = (0.2, 1.0)
 CROP_TRIES = 10
+# What a distortion of strength 1 and of strength 2 is made with; strength 0 leaves the picture alone.
+DISTORTIONS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"CS": (0.4, 0.3), "CC": (0.85, 0.725), "JPEG": (2, 3), "GNC": (0.001, 0.002), "GB": (7, 9)}
+)
+# The strongest that each level draws, evenly from 0; distortions follow each other in this order.
+STRONGEST: Mapping[int, Mapping[str, int]] = MappingProxyType(
+    {
+        0: {},
+        1: {},
+        2: {"CS": 1, "CC": 1, "JPEG": 1},
+        3: {"CS": 2, "CC": 2, "JPEG": 2, "GNC": 2, "GB": 2},
+    }
+)
+# Fields of the message, with their types and defaults.
+MESSAGE: Mapping[str, tuple[str, int | str | float]] = MappingProxyType(
+    {"testnet_label": ("int", -1), "image": ("str", ""), "prediction": ("float", NO_ANSWER)}
+)
 
 Geometry = Literal["crop", "letterbox", "native"]
 
@@ -40,6 +58,7 @@ class Regime:
         name: R0 to R4.
         since: first day, None for the beginning.
         synapse: class name on the wire; the route is the same with a slash before it.
+        message: its fields, with their types and defaults.
         geometry: how a picture comes to its wire size: a square crop, black bars, or not at all.
         wire_size_px: side of the square on the wire, None for the picture's own size.
         source_shares: probability of each pool; empty where no challenges are sent.
@@ -52,6 +71,7 @@ class Regime:
     name: str
     since: date | None
     synapse: str = "ImageSynapse"
+    message: Mapping[str, tuple[str, int | str | float]] = field(default_factory=lambda: MESSAGE)
     geometry: Geometry = "crop"
     wire_size_px: int | None = WIRE_SIZE_PX
     source_shares: Mapping[str, float] = field(
@@ -91,6 +111,7 @@ REGIMES: Mapping[str, Regime] = MappingProxyType(
                 name="R0",
                 since=None,
                 synapse="ExtendedImageSynapse",
+                message=MappingProxyType({**MESSAGE, "model_url": ("str", "")}),
                 reward_exponent=1,
                 uid_deck=False,
                 model_check=True,

@@ -10,7 +10,7 @@ from onnx import compose
 from torch import Tensor, nn
 
 from streetvision.errors import EngineError
-from streetvision.inference.engine import OUTPUT_NAME
+from streetvision.inference.engine import HEAD_PREFIX, OUTPUT_NAME
 from streetvision.inference.model_directory import EXTERNAL_DATA, MODEL
 from streetvision.inference.onnx import OnnxEngine
 from streetvision.models.backbones import Backbone
@@ -71,7 +71,7 @@ def export_model(
     head_path = folder / ".head.onnx"
     example = torch.zeros(2, backbone.width)
     export_onnx(probability, example, head_path, input_name=FEATURES, output_name=OUTPUT_NAME)
-    upper = compose.add_prefix(onnx.load(head_path), "head/", rename_inputs=False, rename_outputs=False)
+    upper = compose.add_prefix(onnx.load(head_path), HEAD_PREFIX, rename_inputs=False, rename_outputs=False)
     head_path.unlink()
     model = compose.merge_models(onnx.load(backbone_path), upper, io_map=[(FEATURES, FEATURES)])
     onnx.helper.set_model_props(model, {"threshold": repr(threshold)})

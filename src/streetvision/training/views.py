@@ -79,21 +79,18 @@ def render(data: bytes, encoding: str, views: Sequence[View], regime: str, size_
         DataError: the picture cannot be decoded; its sha256 is named.
     """
     try:
-        cached = challenges.cache_generation(data, encoding)
-        image = imaging.decode(cached, limit_px=imaging.DECODE_LIMIT_MAX_PX)
+        image = challenges.cached_picture(data, encoding)
+        return np.stack([_render_one(image, view, regime, size_px) for view in views])
     except ImageError as err:
         raise DataError(
             f"picture `{views[0].sha256}` cannot be trained on: {err.message}",
             hint="build the manifest again, which leaves such pictures out",
         ) from err
-    return np.stack([_render_one(image, view, regime, size_px) for view in views])
 
 
 def _render_one(image: NDArray[np.uint8], view: View, regime: str, size_px: int) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
     rng = np.random.Generator(np.random.PCG64(view.seed))
-    transform = challenges.draw_transform(rng, height=height, width=width, regime=regime, level=view.level)
-    wire = challenges.wire_jpeg(challenges.apply(image, transform, regime=regime))
+    _, wire = challenges.draw_challenge(rng, image, regime=regime, level=view.level)
     return imaging.model_input(wire, size_px, limit_px=imaging.DECODE_LIMIT_MAX_PX)
 
 

@@ -89,6 +89,12 @@ def test_a_few_photos_end_in_a_served_challenger_and_honest_words(first: str, st
     assert summary["simulation"]["reward_observed"] == pytest.approx(
         summary["simulation"]["reward_predicted"], abs=1e-9
     )
+    seen = summary["simulation"]
+    for name, observed in (("score", seen["score"]), ("mean_reward", seen["reward_observed"])):
+        ends = seen["forecast"][name]
+        assert seen["forecast"][f"{name}_inside"] is (ends["low"] <= observed <= ends["high"])
+        assert f"the forecast [{ends['low']:.3f}, {ends['high']:.3f}]" in first
+    assert "forecast, 95 of 100 runs" in Path(seen["report"]).read_text()
     assert "for this demonstration only" in first
     assert "broken.jpg" in first  # left out, and said
     assert (state / "report.html").stat().st_size < 4_000_000
@@ -107,20 +113,22 @@ def test_the_second_run_takes_what_it_can_from_the_cache_and_a_new_photo_does_no
 
 
 @pytest.mark.usefixtures("first")
-def test_a_stack_stays_up_answers_a_validator_and_leaves_nothing_behind(state: Path):
+def test_a_stack_stays_up_answers_a_validator_as_forecast_and_leaves_nothing_behind(state: Path):
     local(state, "up")
     try:
         content = json.loads((state / "state.json").read_text())
-        assert set(content) == {"predictor", "miner", "validator", "mlflow", "model_dir", "images"}
+        assert set(content) == {"predictor", "miner", "validator", "mlflow", "model_dir", "images", "predictions"}
         running = json.loads(local(state, "status", "--json"))["running"]
         assert running == {"predictor": True, "miner": True, "mlflow": True}
         assert "is up already" in python("serving.local", "--state", str(state), "up").stderr
         with urllib.request.urlopen(f"{content['mlflow']['url']}/health", timeout=5) as answer:
             assert answer.status == 200
-        simulated = python(
-            "streetvision.cli", "simulate", "--state", str(state / "state.json"), "--challenges", "5", "--json"
-        )
-        assert json.loads(simulated.stdout)["miners"][0]["answered"] == 5, simulated.stderr
+        simulated = python("streetvision.cli", "simulate", "--state", str(state / "state.json"), "--json")
+        value = json.loads(simulated.stdout)
+        assert value["miners"][0]["answered"] == 500, simulated.stderr
+        comparison = value["comparison"]
+        assert comparison["reward_observed"] == pytest.approx(comparison["reward_predicted"], abs=1e-9)
+        assert (comparison["score_inside"], comparison["reward_inside"]) == (True, True), comparison
     finally:
         local(state, "down")
     assert not any(processes.alive(content[name]["pid"]) for name in ("predictor", "miner", "mlflow"))

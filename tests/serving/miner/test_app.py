@@ -1,18 +1,23 @@
 import base64
 import json
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from bittensor_wallet import Keypair
 
+from streetvision.subnet import btauth
+
 # Fixtures come from the conftest.py beside this file.
 ALICE = Keypair.create_from_uri("//Alice")
+MINER = Keypair.create_from_uri("//Bob")
 WIRE_NAMES = ["/ImageSynapse", "/ExtendedImageSynapse"]
 
 
@@ -46,6 +51,7 @@ def test_the_predictor_gets_the_picture_untouched(miner: Any, predictor: Any):
         ("POST", "/imagesynapse"),
         ("GET", "/metrics"),
         ("GET", "/docs"),
+        ("POST", "/ImageSynapse?a=b"),
         ("OPTIONS", "/ImageSynapse"),
     ],
 )
@@ -53,14 +59,17 @@ def test_nothing_else_is_served(miner: Any, method: str, path: str):
     reply = miner.validator.client.request(method, miner.validator.url + path)
     assert reply.status_code == 404
     assert "nothing is served" in reply.json()["message"]
+    assert miner.refused("not_found") == 1
 
 
 def refused(miner: Any, reply: httpx.Response, status: int, reason: str, predictor: Any) -> bool:
     """The reply is a refusal, it was counted under its reason, and the predictor was left alone."""
     assert reply.status_code == status, reply.text
     assert reply.json()["message"]
-    assert miner.counted(f'streetvision_miner_refused_total{{reason="{reason}"}}') == 1
+    assert reply.headers["connection"] == "close"
+    assert miner.refused(reason) == 1
     assert predictor.requests == []
+    assert miner.journal.accepted == []
     return True
 
 
@@ -82,7 +91,17 @@ def test_a_signature_of_another_key_is_refused(miner: Any, predictor: Any, uri: 
 
 def test_a_request_meant_for_another_miner_is_refused(miner: Any, predictor: Any):
     other = Keypair.create_from_uri("//Ferdie").ss58_address
-    assert refused(miner, miner.validator.ask(receiver=other), 401, "bad_signature", predictor)
+    assert refused(miner, miner.validator.ask(receiver=other), 401, "other_receiver", predictor)
+
+
+def test_what_the_axon_header_says_does_not_matter_where_the_signature_is_for_us(miner: Any):
+    headers, body = miner.validator.request()
+    headers["bt_header_axon_hotkey"] = ALICE.ss58_address
+    assert miner.validator.send(headers, body).status_code == 200
+    del headers["bt_header_axon_hotkey"]
+    headers = miner.validator.request()[0]
+    del headers["bt_header_axon_hotkey"]
+    assert miner.validator.send(headers, body).status_code == 200
 
 
 @pytest.mark.parametrize("field", ["nonce", "uuid"])
@@ -96,6 +115,7 @@ def test_a_replay_is_refused(miner: Any, predictor: Any):
     request = miner.validator.request()
     assert miner.validator.send(*request).status_code == 200
     predictor.requests.clear()
+    miner.journal.accepted.clear()
     assert refused(miner, miner.validator.send(*request), 401, "replay", predictor)
 
 
@@ -125,7 +145,6 @@ def test_an_address_that_is_none_is_a_stranger(miner: Any, predictor: Any):
 def test_a_body_over_the_limit_is_refused(miner: Any, predictor: Any):
     reply = miner.validator.ask(image=bytes(80_000))
     assert refused(miner, reply, 413, "too_large", predictor)
-    assert reply.headers["connection"] == "close"
 
 
 def test_a_chunked_body_over_the_limit_is_refused(miner: Any, predictor: Any):
@@ -140,10 +159,13 @@ def test_a_chunked_body_over_the_limit_is_refused(miner: Any, predictor: Any):
 
 
 @contextmanager
-def half_sent(miner: Any, *, length: int, **changes: Any) -> Iterator[socket.socket]:
+def half_sent(
+    miner: Any, *, length: int, headers: dict[str, str] | None = None, **changes: Any
+) -> Iterator[socket.socket]:
     """A connection on which the headers were sent, and 50 bytes of a body of the declared length."""
     host, port = miner.validator.url.removeprefix("http://").split(":")
-    headers, body = miner.validator.request(**changes)
+    signed, body = miner.validator.request(**changes)
+    headers = headers or signed
     head = f"POST /ImageSynapse HTTP/1.1\r\nhost: miner\r\ncontent-length: {length}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
     with socket.create_connection((host, int(port)), timeout=2) as connection:
@@ -174,6 +196,66 @@ def test_a_body_without_a_picture_is_refused(miner: Any, predictor: Any, body: b
     assert refused(miner, miner.validator.send(headers, body), 400, reason, predictor)
 
 
+# --- a signature that covers the body
+
+
+def btauth_request(miner: Any, *, length: int, keypair: Keypair = ALICE) -> tuple[dict[str, str], bytes]:
+    body = json.dumps({"name": "ImageSynapse", "image": base64.b64encode(bytes(length)).decode()}).encode()
+    headers = btauth.build_headers(
+        body,
+        target="/ImageSynapse",
+        sender=keypair.ss58_address,
+        receiver=MINER.ss58_address,
+        nonce_ns=time.time_ns(),
+        sign=keypair.sign,
+    )
+    return headers, body
+
+
+@pytest.mark.parametrize("length", [10, 70_000])
+def test_its_body_is_read_before_the_signature_is_checked(miner: Any, predictor: Any, length: int):
+    headers, body = btauth_request(miner, length=length)
+    assert miner.validator.send(headers, body[:-1] + b" }").status_code == 401
+    assert miner.validator.send(headers, body).json()["prediction"] == 0.77
+    assert predictor.pictures() == [bytes(length)]
+    [accepted] = miner.journal.accepted
+    assert (accepted.wire, accepted.unauthenticated_body) == ("btauth/1", False)
+    assert miner.counted("streetvision_miner_unauthenticated_bodies_total") == 0
+
+
+@pytest.mark.parametrize(("length", "uri", "status"), [(90_000, "//Eve", 403), (10**8, "//Alice", 413)])
+def test_its_body_is_not_waited_for_where_the_headers_say_enough(miner: Any, length: int, uri: str, status: int):
+    headers, _ = btauth_request(miner, length=10, keypair=Keypair.create_from_uri(uri))
+    with half_sent(miner, length=length, headers=headers) as connection:
+        assert connection.recv(100).startswith(f"HTTP/1.1 {status}".encode())
+
+
+# --- what is written down
+
+
+def test_an_accepted_challenge_is_written_down_once_and_so_is_its_answer(miner: Any):
+    image = b"a picture"
+    miner.validator.ask(image=image)
+    [accepted], [finished] = miner.journal.accepted, miner.journal.finished
+    assert (accepted.validator, accepted.uid, accepted.route) == (ALICE.ss58_address, 0, "/ImageSynapse")
+    assert (accepted.image, accepted.wire, accepted.unauthenticated_body) == (image, "legacy", True)
+    assert abs(accepted.time_ns - time.time_ns()) < 5e9
+    assert finished.request_id == accepted.request_id
+    assert (finished.prediction, finished.answered_by, finished.reason) == (0.77, "primary", "")
+    assert finished.parts_ms.keys() == {"verify", "receive", "primary"}
+    assert finished.latency_ms >= sum(finished.parts_ms.values())
+    assert miner.counted("streetvision_miner_unauthenticated_bodies_total") == 1
+
+
+def test_the_predictor_works_while_the_challenge_is_written_down(start_miner: Callable[..., Any], predictor: Any):
+    miner = start_miner()
+    miner.validator.ask()
+    miner.journal.delay_s = predictor.delay_s = 0.2
+    begun = time.monotonic()
+    assert miner.validator.ask().json()["prediction"] == 0.77
+    assert 0.2 <= time.monotonic() - begun < 0.35
+
+
 # --- when the predictor has no answer
 
 
@@ -182,41 +264,34 @@ def challenges_counted(miner: Any, outcome: str) -> float:
     return miner.counted(f"streetvision_miner_challenges_total{{{labels}}}")
 
 
-def abstains(miner: Any, caplog: pytest.LogCaptureFixture, **changes: Any) -> str:
-    """The reason that the miner logged for its -1."""
+def abstains(miner: Any, caplog: pytest.LogCaptureFixture) -> bool:
+    """The miner answers -1, and says why in its log, its journal and its metrics."""
     with caplog.at_level(logging.WARNING):
-        reply = miner.validator.ask(**changes)
+        reply = miner.validator.ask()
     assert reply.status_code == 200
     assert reply.json()["prediction"] == -1.0
     [record] = [record for record in caplog.records if record.name == "serving.miner.app"]
-    assert (
-        miner.counted(f'streetvision_miner_challenges_total{{outcome="abstained",validator="{ALICE.ss58_address}"}}')
-        == 1
-    )
-    return str(vars(record).get("streetvision_fields", {}).get("reason", record.getMessage()))
+    [finished] = miner.journal.finished
+    reason = vars(record)["streetvision_fields"]["reason"]
+    assert (finished.prediction, finished.answered_by, finished.reason) == (-1.0, "", reason)
+    assert miner.counted(f'streetvision_miner_abstained_total{{reason="{reason}"}}') == 1
+    return challenges_counted(miner, "abstained") == 1
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"outputs": [{"name": "probability", "data": [float("nan")]}]},
-        {"outputs": [{"name": "probability", "data": [1.7]}]},
-        {"outputs": [{"name": "probability", "data": [-1.0]}]},
-        {"outputs": [{"name": "probability", "data": []}]},
-        {"outputs": [{"name": "probability", "data": [0.2, 0.3]}]},
-        {"outputs": [{"name": "probability", "data": None}]},
-        {"outputs": [{"name": "other", "data": [0.2]}]},
-        {"outputs": {}},
-        {},
-        [],
-        b"no json",
-    ],
-)
+@pytest.mark.parametrize("answer", [{"outputs": {}}, b"no json"])
 def test_it_abstains_when_the_predictor_answers_nonsense(
     miner: Any, predictor: Any, caplog: pytest.LogCaptureFixture, answer: Any
 ):
     predictor.answer = answer
-    assert "predictor answered" in abstains(miner, caplog)
+    assert abstains(miner, caplog)
+
+
+@pytest.mark.parametrize("values", [[float("nan")], [1.7], [-1.0], [0.5], [], [0.2, 0.3]])
+def test_it_abstains_when_the_predictor_answers_no_usable_probability(
+    miner: Any, predictor: Any, caplog: pytest.LogCaptureFixture, values: list[float]
+):
+    predictor.say(*values)
+    assert abstains(miner, caplog)
 
 
 @pytest.mark.parametrize("status", [400, 500, 503])
@@ -224,14 +299,13 @@ def test_it_abstains_when_the_predictor_refuses(
     miner: Any, predictor: Any, caplog: pytest.LogCaptureFixture, status: int
 ):
     predictor.status = status
-    assert f"predictor answered {status}" in abstains(miner, caplog)
+    assert abstains(miner, caplog)
 
 
 def test_it_abstains_when_the_predictor_is_down(start_miner: Callable[..., Any], caplog: pytest.LogCaptureFixture):
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    miner = start_miner(predictor_url=f"http://127.0.0.1:{port}")
-    assert "out of reach" in abstains(miner, caplog)
+    assert abstains(start_miner(predictor_url=f"http://127.0.0.1:{port}"), caplog)
 
 
 def test_it_abstains_in_time_when_the_predictor_is_slow(
@@ -240,8 +314,44 @@ def test_it_abstains_in_time_when_the_predictor_is_slow(
     miner = start_miner(answer_deadline_s=0.2)
     predictor.delay_s = 0.6
     start = time.monotonic()
-    assert "did not answer in time" in abstains(miner, caplog)
+    assert abstains(miner, caplog)
     assert time.monotonic() - start < 0.5
+
+
+class Broken:
+    """A way to the predictors that breaks its promise."""
+
+    def __init__(self, prediction: float | None) -> None:
+        self.prediction = prediction
+
+    async def predict(self, image: bytes, *, deadline_s: float) -> Any:
+        if self.prediction is None:
+            raise RuntimeError("never raises, it said")
+        return SimpleNamespace(
+            prediction=self.prediction, answered_by="primary", reason="", parts_ms={}, model_version=""
+        )
+
+    def after(self, request_id: str, image: bytes) -> None:
+        pass
+
+
+@pytest.mark.parametrize("prediction", [None, float("nan"), float("inf"), -0.1, 1.1, 0.5])
+def test_nothing_unusable_leaves_the_miner_whatever_the_way_to_the_predictors_does(
+    start_miner: Callable[..., Any], prediction: float | None, monkeypatch: pytest.MonkeyPatch
+):
+    miner = start_miner()
+    monkeypatch.setattr(miner.edge, "_forward", Broken(prediction))
+    reply = miner.validator.ask()
+    assert (reply.status_code, reply.json()["prediction"]) == (200, -1.0)
+
+
+@pytest.mark.parametrize("method", ["accept", "finish"])
+def test_a_journal_that_breaks_its_promise_costs_no_answer(
+    start_miner: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, method: str
+):
+    miner = start_miner()
+    monkeypatch.setattr(miner.journal, method, lambda _record: 1 / 0)
+    assert miner.validator.ask().json()["prediction"] == 0.77
 
 
 def test_it_asks_again_when_the_predictor_has_closed_the_connection(miner: Any, predictor: Any):
@@ -264,19 +374,33 @@ def test_health_follows_the_predictor(miner: Any, predictor: Any):
     assert httpx.get(miner.operator + "/health/ready").status_code == 200
     predictor.status = 503
     assert httpx.get(miner.operator + "/health/live").status_code == 200
-    assert httpx.get(miner.operator + "/health/ready").status_code == 503
+    not_ready = httpx.get(miner.operator + "/health/ready")
+    assert not_ready.status_code == 503
+    assert not_ready.json() == {"ready": False, "accepting": True, "predictor": False}
 
 
-def test_metrics_count_challenges_by_validator(miner: Any):
+def test_metrics_count_challenges_by_validator_and_say_where_the_time_went(miner: Any):
     miner.validator.ask()
-    assert (
-        miner.counted(f'streetvision_miner_challenges_total{{outcome="answered",validator="{ALICE.ss58_address}"}}')
-        == 1
-    )
-    text = httpx.get(miner.operator + "/metrics").text
-    assert "streetvision_miner_answer_seconds_bucket" in text
-    last = next(line for line in text.splitlines() if line.startswith("streetvision_miner_last_challenge"))
-    assert time.time() - float(last.split()[1]) < 5
+    assert challenges_counted(miner, "answered") == 1
+    for part in ("verify", "receive", "primary"):
+        assert miner.counted(f'streetvision_miner_part_seconds_count{{part="{part}"}}') == 1
+    found = miner.counts()
+    assert time.time() - found["streetvision_miner_last_challenge_timestamp_seconds"] < 5
+    assert 0 <= found["streetvision_miner_last_challenge_age_seconds"] < 5
+    assert found["streetvision_miner_nonce_sessions"] >= 1
+    assert found["streetvision_miner_bodies_bytes"] == 0
+    assert found["streetvision_miner_connections"] == 1
+
+
+def test_before_the_first_challenge_nothing_is_made_up(start_miner: Callable[..., Any]):
+    found = start_miner().counts()
+    assert found["streetvision_miner_last_challenge_timestamp_seconds"] == 0
+    assert math.isnan(found["streetvision_miner_last_challenge_age_seconds"])
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/metrics"), ("GET", "/"), ("POST", "/ImageSynapse")])
+def test_the_operators_port_serves_nothing_else(miner: Any, method: str, path: str):
+    assert httpx.request(method, miner.operator + path).status_code == 404
 
 
 # --- the metagraph

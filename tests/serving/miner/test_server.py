@@ -5,73 +5,70 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from bittensor_wallet import Keyfile, Keypair
 
 from serving.miner.metagraph import FileMetagraph
 from serving.miner.server import serve
 from serving.miner.settings import PREFIX, Settings
-from streetvision.errors import BusyError, SettingsError
-from streetvision.subnet.wallet import create_hotkey
+from streetvision.errors import BusyError, SettingsError, StorageError
 
-
-def environment(folder: Path, predictor_url: str, **changes: str) -> dict[str, str]:
-    hotkey = create_hotkey(folder / "wallets", "miner", "default")
-    metagraph = folder / "metagraph.json"
-    neuron = {"uid": 0, "hotkey": hotkey, "stake": 0.0, "permit": False, "ip": "127.0.0.1", "port": 8091}
-    metagraph.write_text(json.dumps([neuron]))
-    settings = {
-        "WALLET_PATH": str(folder / "wallets"),
-        "WALLET_NAME": "miner",
-        "HOTKEY_NAME": "default",
-        "NETWORK": "mock",
-        "METAGRAPH_FILE": str(metagraph),
-        "PREDICTOR_URL": predictor_url,
-        "HOST": "127.0.0.1",
-        "PORT": "0",
-        "METRICS_PORT": "0",
-    }
-    return dict(os.environ) | {PREFIX + name: value for name, value in (settings | changes).items()}
-
-
+# Fixtures come from the conftest.py beside this file.
+MINER = Keypair.create_from_uri("//Bob")
 COMMAND = [sys.executable, "-W", "error", "-m", "serving.miner"]
 
 
-@contextmanager
-def process(env: dict[str, str]) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
-    """A running miner and its `started` event."""
-    miner = subprocess.Popen(COMMAND, env=env, stderr=subprocess.PIPE, text=True)
-    try:
-        assert miner.stderr is not None
-        line = miner.stderr.readline()
-        assert '"started"' in line, line + miner.stderr.read()
-        yield miner, json.loads(line)
-    finally:
-        miner.kill()
-        miner.communicate()
+def eventually(holds: Callable[[], bool], *, within_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
-def test_a_miner_starts_says_where_and_stops_at_once(tmp_path: Path, predictor: Any):
-    with process(environment(tmp_path, predictor.url)) as (miner, started):
-        assert started["event"] == "started"
-        assert started["registered"] is True
-        operator = f"http://127.0.0.1:{started['metrics_port']}"
-        assert httpx.get(operator + "/health/ready").status_code == 200
-        assert httpx.post(f"http://127.0.0.1:{started['port']}/ImageSynapse").status_code == 401
-        idle = socket.create_connection(("127.0.0.1", started["port"]))
-        start = time.monotonic()
-        miner.send_signal(signal.SIGTERM)
-        _, stderr = miner.communicate(timeout=5)
-        idle.close()
-        assert time.monotonic() - start < 2
-        assert miner.returncode == 0
-        assert [json.loads(line)["event"] for line in stderr.splitlines()] == ["stopped"], stderr
+# --- the beginning and the end
+
+
+def test_a_miner_starts_says_where_and_stops_at_once(start_process: Callable[..., Any]):
+    miner = start_process()
+    assert miner.started["registered"] is True
+    assert httpx.get(miner.operator + "/health/ready").status_code == 200
+    assert miner.validator.ask().json()["prediction"] == 0.77
+    with socket.create_connection(("127.0.0.1", miner.started["port"])):
+        begun = time.monotonic()
+        assert miner.stop() == 0
+        assert time.monotonic() - begun < 3
+    assert [event["event"] for event in miner.events()] == ["started", "stopped"]
+
+
+def test_a_challenge_on_its_way_is_answered_before_the_miner_ends(start_process: Callable[..., Any], predictor: Any):
+    miner = start_process()
+    predictor.delay_s = 1.0
+    replies: list[Any] = []
+    asking = threading.Thread(target=lambda: replies.append(miner.validator.ask()))
+    asking.start()
+    assert eventually(lambda: len(predictor.requests) == 1)
+    assert miner.stop() == 0
+    asking.join()
+    assert (replies[0].status_code, replies[0].json()["prediction"]) == (200, 0.77)
+    assert replies[0].headers["connection"] == "close"
+
+
+def test_readiness_goes_first_and_challenges_are_still_taken_for_a_while(start_process: Callable[..., Any]):
+    miner = start_process(DRAIN_S="1")
+    miner.popen.send_signal(signal.SIGTERM)
+    assert eventually(lambda: httpx.get(miner.operator + "/health/ready").status_code == 503)
+    assert httpx.get(miner.operator + "/health/ready").json()["accepting"] is False
+    assert miner.validator.ask().status_code == 200
+    assert miner.popen.wait(10) == 0
 
 
 async def start(env: dict[str, str]) -> None:
@@ -80,21 +77,28 @@ async def start(env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["PORT", "METRICS_PORT"])
-async def test_a_port_in_use_is_named(tmp_path: Path, name: str):
+async def test_a_port_in_use_is_named(miner_environment: Callable[..., dict[str, str]], name: str):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(BusyError, match=f"port {port} at `127.0.0.1` is in use\nhint: stop"):
-            await start(environment(tmp_path, "http://127.0.0.1:1", **{name: str(port)}))
+            await start(miner_environment(**{name: str(port)}))
 
 
-async def test_an_address_that_is_not_ours_is_named(tmp_path: Path):
+async def test_an_address_that_is_not_ours_is_named(miner_environment: Callable[..., dict[str, str]]):
     with pytest.raises(SettingsError, match="cannot listen at `192.0.2.1`"):
-        await start(environment(tmp_path, "http://127.0.0.1:1", HOST="192.0.2.1"))
+        await start(miner_environment(HOST="192.0.2.1"))
 
 
-async def test_a_missing_wallet_is_named(tmp_path: Path):
+async def test_a_missing_wallet_is_named(miner_environment: Callable[..., dict[str, str]]):
     with pytest.raises(SettingsError, match="no hotkey `default` of wallet `other`"):
-        await start(environment(tmp_path, "http://127.0.0.1:1", WALLET_NAME="other"))
+        await start(miner_environment(WALLET_NAME="other"))
+
+
+async def test_a_nonce_file_that_cannot_be_written_is_named(
+    miner_environment: Callable[..., dict[str, str]], tmp_path: Path
+):
+    with pytest.raises(StorageError, match="cannot write `.*nonces`"):
+        await start(miner_environment(NONCE_FILE=str(tmp_path / "metagraph.json" / "nonces")))
 
 
 @pytest.mark.parametrize("content", ["[{}]", "{", '[{"uid": 1}]'])
@@ -115,3 +119,136 @@ def test_a_refusal_to_start_is_one_sentence_and_exit_code_2():
     assert result.stderr.startswith("miner: `STREETVISION_MINER_")
     assert "`STREETVISION_MINER_PROT` is no setting of the miner" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+# --- nonces across processes
+
+
+def test_a_replay_is_refused_after_the_miner_was_killed(start_process: Callable[..., Any], tmp_path: Path):
+    miner = start_process(NONCE_FILE=str(tmp_path / "nonces"))
+    request = miner.validator.request()
+    assert miner.validator.send(*request).status_code == 200
+    early = miner.validator.request()  # signed before the restart, and sent after it
+    miner.popen.kill()
+    miner.popen.wait()
+    reborn = start_process(NONCE_FILE=str(tmp_path / "nonces"))
+    assert reborn.validator.send(*request).status_code == 401
+    assert reborn.refused() == {"replay": 1}
+    assert reborn.validator.send(*early).status_code == 200
+
+
+# --- the prediction log
+
+
+def test_what_was_answered_lies_in_the_spool_when_the_miner_has_ended(
+    start_process: Callable[..., Any], predictor: Any, tmp_path: Path
+):
+    spool = tmp_path / "spool"
+    miner = start_process(SPOOL_FOLDER=str(spool), SHADOW_URL=predictor.url)
+    for number in range(3):
+        assert miner.validator.ask(image=b"picture %d" % number).status_code == 200
+    assert miner.validator.ask(keypair=Keypair.create_from_uri("//Eve")).status_code == 403
+    assert eventually(lambda: miner.counts()["streetvision_miner_shadow_answered"] == 3)
+    assert miner.counts()["streetvision_miner_prediction_log_lost"] == 0
+    assert miner.stop() == 0
+    records = [json.loads(line) for file in spool.rglob("records.jsonl") for line in file.read_text().splitlines()]
+    by_request: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_request.setdefault(record["request_id"], []).append(record)
+    assert len(by_request) == 3
+    for of_one in by_request.values():
+        assert len(of_one) == 3  # accepted, finished, and what the challenger said
+        assert sum("image_sha256" in record for record in of_one) == 1
+    assert len(list(spool.rglob("*.jpg"))) == 3
+
+
+# --- reloading
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the settings file anew."""
+
+    def write(**settings: Any) -> Path:
+        file = tmp_path / "settings.json"
+        file.with_suffix(".new").write_text(json.dumps(settings))
+        file.with_suffix(".new").replace(file)
+        return file
+
+    return write
+
+
+def reloads(miner: Any) -> list[dict[str, Any]]:
+    return [event for event in miner.events() if event["event"].startswith("reload")]
+
+
+def test_settings_change_while_the_port_stays(start_process: Callable[..., Any], settings_file: Callable[..., Path]):
+    miner = start_process(SETTINGS_FILE=str(settings_file(minimum_stake=100)), MINIMUM_STAKE=None)
+    low_stake = Keypair.create_from_uri("//Dave")
+    assert miner.validator.ask(keypair=low_stake).status_code == 403
+    kept = httpx.Client(trust_env=False)
+    headers, body = miner.validator.request()
+    url = miner.validator.url + "/ImageSynapse"
+    assert kept.post(url, headers=headers, content=body).status_code == 200
+    port = kept._transport._pool.connections[0]._connection._network_stream.get_extra_info("client_addr")
+    settings_file(minimum_stake=10, body_limit_bytes=2000, idle_timeout_s=5)
+    miner.popen.send_signal(signal.SIGHUP)
+    assert eventually(lambda: reloads(miner) != [])
+    [event] = reloads(miner)
+    assert (event["event"], event["changed"]) == (
+        "reloaded",
+        ["body_limit_bytes", "idle_timeout_s", "minimum_stake"],
+    )
+    assert miner.validator.ask(keypair=low_stake).status_code == 200
+    assert miner.validator.ask(image=bytes(3000)).status_code == 413
+    headers, body = miner.validator.request()
+    assert kept.post(url, headers=headers, content=body).status_code == 200
+    assert kept._transport._pool.connections[0]._connection._network_stream.get_extra_info("client_addr") == port
+    kept.close()
+
+
+def test_what_needs_a_restart_is_named_and_left(start_process: Callable[..., Any], settings_file: Callable[..., Path]):
+    miner = start_process(SETTINGS_FILE=str(settings_file()))
+    settings_file(model_name="other", regime="R3")
+    miner.popen.send_signal(signal.SIGHUP)
+    assert eventually(lambda: reloads(miner) != [])
+    [event] = reloads(miner)
+    assert (event["changed"], event["needs_restart"]) == (["regime"], ["model_name"])
+    assert miner.validator.ask(image=bytes(2_000_000)).status_code == 200  # which R1 would refuse
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"prot": 1}', '{"minimum_stake": "much"}', '{"port": 1}'])
+def test_settings_that_cannot_be_used_leave_all_as_it_was(
+    start_process: Callable[..., Any], settings_file: Callable[..., Path], content: str
+):
+    file = settings_file()
+    miner = start_process(SETTINGS_FILE=str(file))
+    file.write_text(content)
+    miner.popen.send_signal(signal.SIGHUP)
+    assert eventually(lambda: reloads(miner) != [])
+    [event] = reloads(miner)
+    assert event["event"] == "reload_refused"
+    assert event["reason"]
+    assert miner.validator.ask().status_code == 200
+
+
+def test_a_new_hotkey_is_noticed_and_the_old_one_still_answered(start_process: Callable[..., Any], tmp_path: Path):
+    miner = start_process()
+    new = Keypair.create_from_uri("//Bob//next")
+    assert miner.validator.ask(receiver=new.ss58_address).status_code == 401
+    file = tmp_path / "wallets" / "miner" / "hotkeys" / "default"
+    Keyfile(str(file.with_name("next"))).set_keypair(new, encrypt=False, overwrite=False)
+    file.with_name("next").replace(file)
+    assert eventually(lambda: reloads(miner) != [])  # nobody sent a signal
+    [event] = reloads(miner)
+    assert (event["changed"], event["hotkey"]) == (["hotkey"], new.ss58_address)
+    assert miner.validator.ask(receiver=new.ss58_address).status_code == 200
+    assert miner.validator.ask(receiver=MINER.ss58_address).status_code == 200
+
+
+def test_a_hotkey_that_vanishes_leaves_the_one_in_force(start_process: Callable[..., Any], tmp_path: Path):
+    miner = start_process()
+    (tmp_path / "wallets" / "miner" / "hotkeys" / "default").unlink()
+    assert eventually(lambda: reloads(miner) != [])
+    assert "no hotkey `default`" in reloads(miner)[0]["reason"]
+    assert miner.validator.ask().status_code == 200

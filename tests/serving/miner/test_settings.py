@@ -1,10 +1,13 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from serving.miner.settings import PREFIX, Settings
 from streetvision.errors import SettingsError
 
+MIB = 1024 * 1024
 GOOD = {
     "WALLET_PATH": "/wallets",
     "WALLET_NAME": "miner",
@@ -24,7 +27,7 @@ def test_settings_are_read_from_the_environment():
     settings = Settings.from_environment(environment(PORT="9000", REQUIRE_PERMIT="false", MINIMUM_STAKE="20000"))
     assert settings.wallet_path == Path("/wallets")
     assert settings.predictor_url == "http://127.0.0.1:8080"
-    assert (settings.port, settings.require_permit, settings.minimum_stake) == (9000, False, 20000.0)
+    assert (settings.port, settings.policy.require_permit, settings.policy.minimum_stake) == (9000, False, 20000.0)
     assert settings.model_name == "roadwork"
 
 
@@ -51,6 +54,9 @@ def test_an_unknown_variable_is_an_error():
         ("LOG_LEVEL", "loud"),
         ("WALLET_NAME", ""),
         ("MODEL_NAME", "a/b"),
+        ("REGIME", "R4"),
+        ("CONNECTIONS", "0"),
+        ("BODY_TIMEOUT_S", "0"),
     ],
 )
 def test_an_unusable_value_is_named(name: str, value: str):
@@ -67,3 +73,83 @@ def test_a_network_with_a_chain_is_refused_in_words(network: str):
 def test_the_mock_network_needs_its_file():
     with pytest.raises(SettingsError, match="needs `STREETVISION_MINER_METAGRAPH_FILE`"):
         Settings.from_environment(environment(METAGRAPH_FILE=None))
+
+
+@pytest.mark.parametrize(("name", "value"), [("SHADOW_URL", "http://127.0.0.1:1"), ("BUCKET", "predictions")])
+def test_what_goes_to_the_prediction_log_needs_one(name: str, value: str):
+    with pytest.raises(SettingsError, match=f"`{PREFIX}{name}` needs `{PREFIX}SPOOL_FOLDER`"):
+        Settings.from_environment(environment(**{name: value}))
+
+
+# --- limits
+
+
+@pytest.mark.parametrize(("regime", "mib"), [("R0", 2), ("R1", 2), ("R2", 2), ("R3", 4)])
+def test_the_regime_says_how_long_a_body_may_be(regime: str, mib: int):
+    assert Settings.from_environment(environment(REGIME=regime)).largest_body_bytes == mib * MIB
+    given = environment(REGIME=regime, BODY_LIMIT_BYTES="70000")
+    assert Settings.from_environment(given).largest_body_bytes == 70_000
+
+
+def test_callers_without_a_proof_share_a_quarter_of_the_room():
+    limits = Settings.from_environment(environment(BODIES_LIMIT_BYTES=str(8 * MIB))).limits
+    assert (limits.bodies_bytes, limits.unproven_bytes) == (8 * MIB, 2 * MIB)
+
+
+# --- the secret one
+
+
+@pytest.mark.parametrize("url", ["redis://:pass-word@host:6379/0", "rediss://user:pass-word@host"])
+def test_the_nonce_servers_password_is_never_shown(url: str):
+    settings = Settings.from_environment(environment(NONCE_SERVER=url))
+    assert settings.nonce_server is not None
+    assert settings.nonce_server.get_secret_value() == url
+    assert "pass-word" not in repr(settings) + str(settings.model_dump())
+
+
+@pytest.mark.parametrize("url", ["http://:pass-word@host", "pass-word", "redis://:pass-word@host:port"])
+def test_an_unusable_nonce_server_is_named_without_its_password(url: str):
+    with pytest.raises(SettingsError, match=f"`{PREFIX}NONCE_SERVER`: no address of a Redis server") as raised:
+        Settings.from_environment(environment(NONCE_SERVER=url))
+    assert "pass-word" not in str(raised.value)
+
+
+# --- the file
+
+
+def with_file(folder: Path, content: Any, **changes: str) -> dict[str, str]:
+    file = folder / "settings.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return environment(SETTINGS_FILE=str(file), **changes)
+
+
+def test_a_file_gives_more_settings(tmp_path: Path):
+    settings = Settings.from_environment(with_file(tmp_path, {"minimum_stake": 5, "regime": "R3"}))
+    assert (settings.minimum_stake, settings.regime) == (5.0, "R3")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "holds no JSON object"),
+        ({"prot": 1}, f"`{PREFIX}PROT` is no setting"),
+        ({"port": "http"}, f"`{PREFIX}PORT` is `http`"),
+        ({"network": "mock"}, "`network` is given by `STREETVISION_MINER_NETWORK` and by"),
+    ],
+)
+def test_an_unusable_file_is_named(tmp_path: Path, content: Any, message: str):
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_environment(with_file(tmp_path, content))
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        Settings.from_environment(environment(SETTINGS_FILE=str(tmp_path / "none.json")))
+
+
+def test_what_may_change_is_told_from_what_needs_a_restart():
+    before = Settings.from_environment(environment())
+    after = Settings.from_environment(environment(PORT="9000", MINIMUM_STAKE="7", HOTKEY_NAME="next"))
+    assert before.reloaded(after) == ({"minimum_stake", "hotkey_name"}, {"port"})
+    assert before.reloaded(before) == (set(), set())

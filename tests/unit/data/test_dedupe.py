@@ -54,6 +54,23 @@ def test_near_pairs_are_found_in_every_block() -> None:
     assert dedupe.near_pairs([row.tobytes().hex() for row in words]).tolist() == [[10, 7_999], [6_001, 6_002]]
 
 
+def test_near_between_are_all_pairs_of_two_lists_within_the_distance() -> None:
+    words = np.random.default_rng(1).integers(0, 256, (9_000, 32), dtype=np.uint8)
+    hashes, others = words[:1_000].copy(), words[1_000:].copy()
+    for one, other, byte, bits in ((3, 7_990, 5, 0b1), (998, 4, 31, 0b111), (999, 4_000, 0, 0b1111)):
+        hashes[one] = others[other]
+        hashes[one, byte] ^= bits
+    found = dedupe.near_between(
+        [row.tobytes().hex() for row in hashes], [row.tobytes().hex() for row in others], max_distance=3
+    )
+    assert found.tolist() == [[3, 7_990], [998, 4]]
+
+
+def test_near_between_nothing_and_something_is_none() -> None:
+    assert dedupe.near_between([], ["00" * 32]).shape == (0, 2)
+    assert dedupe.near_between(["00" * 32], []).shape == (0, 2)
+
+
 def test_join_follows_chains_and_names_a_group_after_its_first() -> None:
     assert dedupe.join(["d", "b", "c", "a", "e"], [(0, 1), (1, 2)]) == ["b", "b", "b", "a", "e"]
     assert dedupe.join(["x", "x", "y", "z"], [(1, 2)]) == ["x", "x", "x", "z"]

@@ -2,11 +2,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
 from streetvision.errors import EngineError
+from streetvision.inference.model_directory import ModelDirectory
 from streetvision.inference.onnx import OnnxEngine
+
+AZURE = "AzureExecutionProvider"  # takes no operation of ours, and says nothing
 
 
 def grey(*values: int, size_px: int = 32) -> NDArray[np.uint8]:
@@ -64,3 +68,14 @@ def test_model_of_another_size_is_refused(model_dir: Path) -> None:
 def test_provider_that_is_not_there_is_refused(model_dir: Path) -> None:
     with pytest.raises(EngineError, match="has no `TensorrtExecutionProvider` here"):
         OnnxEngine(model_dir / "model.onnx", size_px=32, threads=1, provider="TensorrtExecutionProvider")
+
+
+@pytest.mark.skipif(
+    AZURE not in onnxruntime.get_available_providers(), reason="this onnxruntime has no second provider"
+)
+def test_a_provider_that_leaves_the_work_to_another_is_refused(exported: Callable[..., ModelDirectory]) -> None:
+    path = exported("dinov3-convnext-small").model_path
+    with pytest.raises(
+        EngineError, match=r"runs node `.*` \(Conv\) of `.*` on `CPUExecutionProvider`, expected `Azure"
+    ):
+        OnnxEngine(path, size_px=224, threads=1, provider=AZURE)

@@ -152,3 +152,13 @@ def test_consistency_is_a_check_for_the_gate(card, make_model):
     assert (other.status, BOB in other.sentence) == ("failed", True)
     model.model_path.write_bytes(b"altered")
     assert check_consistency(model.path).status == "failed"
+
+
+def test_consistency_looks_at_the_card_that_lies_in_the_directory(card, make_model):
+    path = make_model().path
+    (path / "model_card.json").write_bytes(card.encode())
+    assert check_consistency(path).status == "passed"
+    assert check_consistency(path, hotkey=BOB).status == "failed"
+    (path / "model_card.json").write_bytes(card.encode().replace(b'"version"', b'"edition"'))
+    found = check_consistency(path)
+    assert (found.status, found.sentence.startswith("model card: `version`")) == ("failed", True)

@@ -1,6 +1,4 @@
 import io
-import math
-from collections import Counter
 from dataclasses import fields
 
 import numpy as np
@@ -8,24 +6,24 @@ import pytest
 from PIL import Image
 
 from streetvision.errors import DataError, ImageError, SettingsError
-from streetvision.imaging import decode, encode_jpeg, resize
+from streetvision.imaging import decode, encode_jpeg
 from streetvision.subnet import distortions
 from streetvision.subnet.challenges import (
     Cell,
     Transform,
     apply,
-    cache_generation,
-    distort,
+    cached_picture,
+    cell_shares,
     draw_cells,
+    draw_challenge,
     draw_transform,
     is_consistent,
     view,
     wire_jpeg,
 )
-from streetvision.subnet.geometry import letterbox, rotate, shrink
-from tests.bench.reference import whole_picture
+from streetvision.subnet.geometry import centre, letterbox, rotate, shrink
+from tests.bench.views import plain_view
 
-DRAWS = 20_000
 STRENGTHS = ("cs", "cc", "jpeg", "gnc", "gb")
 
 
@@ -37,65 +35,6 @@ def png(image):
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def inside_4_sigma(count, of, share):
-    return abs(count - of * share) <= 4 * math.sqrt(of * share * (1 - share))
-
-
-@pytest.fixture(scope="module")
-def draws():
-    generator = rng(2024)
-    return [draw_transform(generator, height=540, width=960) for _ in range(DRAWS)]
-
-
-def test_levels_are_drawn_evenly(draws):
-    counts = Counter(transform.level for transform in draws)
-    assert set(counts) == {0, 1, 2, 3}
-    assert all(inside_4_sigma(count, DRAWS, 0.25) for count in counts.values())
-
-
-def test_angles_are_uniform_within_20_degrees(draws):
-    angles = np.array([transform.angle_deg for transform in draws if transform.level > 0])
-    assert np.abs(angles).max() <= 20
-    assert abs(angles.mean()) <= 4 * (40 / math.sqrt(12)) / math.sqrt(len(angles))
-    assert all(inside_4_sigma(count, len(angles), 0.1) for count in np.histogram(angles, 10, (-20, 20))[0])
-
-
-def test_crops_are_as_in_the_recorded_run(draws, golden_pictures):
-    recorded = golden_pictures["golden_run"]["crop"]
-    cropped = [transform for transform in draws if transform.level > 0]
-    sides = np.array([transform.crop_height for transform in cropped])
-    tops = np.array([transform.crop_top for transform in cropped])
-    lefts = np.array([transform.crop_left for transform in cropped])
-    assert [transform.crop_width for transform in cropped] == sides.tolist()
-    assert sides.min() == recorded["side_min"]
-    assert sides.max() == recorded["side_max"]
-    assert np.all((tops >= 0) & (tops + sides <= 540) & (lefts >= 0) & (lefts + sides <= 960))
-    shares = sides**2 / (540 * 960)
-    assert abs(shares.mean() - (0.2 + 0.5625) / 2) <= 4 * (0.3625 / math.sqrt(12)) / math.sqrt(len(shares))
-    assert all(inside_4_sigma(count, len(shares), 0.1) for count in np.histogram(shares, 10, (0.2, 0.5625))[0])
-    assert abs((lefts / (960 - sides)).mean() - 0.5) < 0.02
-
-
-def test_the_central_square_is_the_last_resort(draws):
-    central = [
-        transform
-        for transform in draws
-        if (transform.crop_top, transform.crop_left, transform.crop_height) == (0, 210, 540)
-    ]
-    cropped = sum(transform.level > 0 for transform in draws)
-    assert inside_4_sigma(len(central), cropped, ((1 - 9 / 16) / 0.8) ** 10)
-
-
-@pytest.mark.parametrize(("level", "drawn", "most"), [(2, 3, 1), (3, 5, 2)])
-def test_strengths_are_drawn_evenly(draws, level, drawn, most):
-    chosen = [transform for transform in draws if transform.level == level]
-    for name in STRENGTHS[:drawn]:
-        counts = Counter(getattr(transform, name) for transform in chosen)
-        assert set(counts) == set(range(most + 1))
-        assert all(inside_4_sigma(count, len(chosen), 1 / (most + 1)) for count in counts.values())
-    assert {getattr(transform, name) for transform in chosen for name in STRENGTHS[drawn:]} <= {None}
 
 
 def test_level_0_has_nothing_and_level_1_no_strengths():
@@ -130,36 +69,58 @@ def test_what_cannot_be_drawn_is_refused_with_a_sentence(regime, level, message)
         draw_transform(rng(), height=540, width=960, regime=regime, level=level)
 
 
-def test_cells_have_the_shares_of_the_regime():
-    cells = draw_cells(rng(6), DRAWS, "R1")
-    shares = {"real": 0.5, "t2i": 0.25, "i2i": 0.25}
-    counts = Counter(cells)
-    assert len(counts) == 2 * 3 * 4
-    for cell, count in counts.items():
-        assert inside_4_sigma(count, DRAWS, shares[cell.source] * 0.5 * 0.25)
+def share_of(shares, **wanted):
+    return sum(
+        share for cell, share in shares.items() if all(getattr(cell, name) == value for name, value in wanted.items())
+    )
 
 
-def test_cells_of_the_native_regime_know_one_level_and_the_foreign_pool():
-    cells = draw_cells(rng(6), 3000, "R3")
-    assert {cell.level for cell in cells} == {0}
-    counts = Counter(cell.source for cell in cells)
-    assert inside_4_sigma(counts["api"], 3000, 1 / 3)
-    assert inside_4_sigma(counts["t2i"], 3000, 1 / 6)
+@pytest.mark.parametrize("regime", ["R0", "R1", "R2"])
+def test_label_source_and_level_of_a_challenge_are_independent(regime):
+    shares = cell_shares(regime)
+    assert len(shares) == 2 * 3 * 4
+    for cell, share in shares.items():
+        assert share == pytest.approx({"real": 0.5, "t2i": 0.25, "i2i": 0.25}[cell.source] / 2 / 4)
 
 
-def test_cells_share_out_what_a_missing_pool_would_have_had():
-    counts = Counter(cell.source for cell in draw_cells(rng(6), 3000, "R1", sources=["real", "t2i"]))
-    assert set(counts) == {"real", "t2i"}
-    assert inside_4_sigma(counts["real"], 3000, 2 / 3)
+def test_the_native_regime_has_one_level_and_a_foreign_pool_that_brings_its_labels():
+    shares = cell_shares("R3")
+    assert {cell.level for cell in shares} == {0}
+    assert {cell.source for cell in shares if cell.label is None} == {"api"}
+    assert share_of(shares, source="api") == pytest.approx(1 / 3)
+    assert share_of(shares, source="real") == pytest.approx(1 / 3)
+    assert share_of(shares, source="t2i", label=1) == pytest.approx(1 / 12)
 
 
-def test_cells_need_a_pool_that_the_regime_knows():
-    with pytest.raises(DataError, match=r"pools are \['drawings'\], expected at least one of \['i2i', 'real', 't2i'\]"):
-        draw_cells(rng(), 10, "R1", sources=["drawings"])
+def test_what_a_missing_pool_would_have_had_goes_to_the_others_of_its_label():
+    shares = cell_shares("R1", pools={("real", 0), ("real", 1), ("t2i", 0), ("t2i", 1), ("i2i", 1)})
+    assert share_of(shares, label=0) == pytest.approx(0.5)
+    assert share_of(shares, label=0, source="real") == pytest.approx(0.5 * 2 / 3)
+    assert share_of(shares, label=0, source="i2i") == 0
+    assert share_of(shares, label=1, source="i2i") == pytest.approx(0.125)
+
+
+def test_a_missing_foreign_pool_leaves_synthetic_and_real_alike():
+    both = {(source, label) for source in ("real", "t2i", "i2i") for label in (0, 1)}
+    shares = cell_shares("R3", pools=both)
+    assert share_of(shares, source="real") == pytest.approx(0.5)
+    assert share_of(shares, source="t2i") == share_of(shares, source="i2i") == pytest.approx(0.25)
+
+
+def test_a_foreign_pool_of_one_label_is_drawn_from_as_often():
+    both = {(source, label) for source in ("real", "t2i", "i2i") for label in (0, 1)}
+    assert share_of(cell_shares("R3", pools=both | {("api", 1)}), source="api") == pytest.approx(1 / 3)
+
+
+def test_a_label_needs_a_pool_that_the_regime_knows():
+    pools = [("real", 0), ("drawings", 1)]
+    with pytest.raises(DataError, match=r"expected for label 1 at least one of \['i2i', 'real', 't2i'\]"):
+        draw_cells(rng(), 10, "R1", pools=pools)
 
 
 def test_the_halted_regime_yields_no_cells():
     assert draw_cells(rng(), 10, "R4") == []
+    assert cell_shares("R4") == {}
 
 
 def test_equal_seeds_draw_equal_cells():
@@ -176,7 +137,7 @@ def test_a_picture_is_described_if_and_only_if_it_shows_roadwork(description, la
 
 
 def test_level_0_is_the_central_square(street):
-    assert np.array_equal(apply(street, Transform(level=0)), resize(street, 224))
+    assert np.array_equal(apply(street, Transform(level=0)), centre(street))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -191,7 +152,7 @@ def test_a_crop_goes_through_rotation_shrinking_and_every_distortion_in_order(st
     expected = distortions.darken(expected, (1, 0.85, 0.725)[transform.cc]) if transform.cc else expected
     expected = distortions.coarsen(expected, (1, 2, 3)[transform.jpeg]) if transform.jpeg else expected
     if transform.gnc:
-        noise = np.random.RandomState(transform.noise_seed)
+        noise = rng(transform.noise_seed).standard_normal((224, 224, 3))
         expected = distortions.add_noise(expected, (0, 0.001, 0.002)[transform.gnc], noise)
     expected = distortions.blur(expected, (1, 7, 9)[transform.gb]) if transform.gb else expected
     assert np.array_equal(apply(street, transform), expected)
@@ -217,10 +178,19 @@ def test_a_transform_of_another_regime_is_refused(street):
         apply(street, Transform(level=1, angle_deg=12.0), regime="R1")
 
 
+@pytest.mark.parametrize("level", [None, 0, 3])
+def test_what_leaves_no_letterbox_goes_out_as_it_is(level):
+    line = np.full((4, 1000, 3), 9, dtype=np.uint8)
+    transform, jpeg = draw_challenge(rng(), line, regime="R2", level=level)
+    assert transform == Transform(level=-1)
+    assert decode(jpeg).shape == (4, 1000, 3)
+    assert draw_transform(rng(), height=5, width=1000, regime="R2").level >= 0
+
+
 def test_the_wire_carries_quality_75_with_halved_chroma(street):
-    image = Image.open(io.BytesIO(wire_jpeg(resize(street, 224))))
+    image = Image.open(io.BytesIO(wire_jpeg(centre(street))))
     reference = io.BytesIO()
-    Image.fromarray(resize(street, 224)).save(reference, format="JPEG", quality=75)
+    Image.fromarray(centre(street)).save(reference, format="JPEG", quality=75)
     expected = Image.open(io.BytesIO(reference.getvalue()))
     assert (image.size, image.mode) == ((224, 224), "RGB")
     assert image.quantization == expected.quantization
@@ -229,8 +199,16 @@ def test_the_wire_carries_quality_75_with_halved_chroma(street):
 
 def test_the_cache_saves_a_jpeg_once_more_and_a_png_not(street):
     camera = encode_jpeg(street, quality=95)
-    assert cache_generation(camera, "JPEG") == encode_jpeg(decode(camera), quality=75)
-    assert cache_generation(png(street), "PNG") == png(street)
+    assert np.array_equal(cached_picture(camera, "JPEG"), decode(encode_jpeg(decode(camera), quality=75)))
+    assert not np.array_equal(cached_picture(camera, "JPEG"), decode(camera))
+    assert np.array_equal(cached_picture(png(street), "PNG"), street)
+
+
+def test_a_grey_jpeg_comes_from_the_cache_as_one_that_was_saved_grey(street):
+    camera, saved = io.BytesIO(), io.BytesIO()
+    Image.fromarray(street).convert("L").save(camera, format="JPEG", quality=95)
+    Image.open(camera).save(saved, format="JPEG")
+    assert np.array_equal(cached_picture(camera.getvalue(), "JPEG"), decode(saved.getvalue()))
 
 
 @pytest.mark.parametrize("regime", ["R0", "R1", "R2", "R3"])
@@ -242,7 +220,8 @@ def test_a_view_depends_on_its_seed_alone(street, regime):
 
 def test_a_view_is_the_cached_picture_transformed_and_encoded(street):
     data = encode_jpeg(street, quality=90)
-    cached = decode(cache_generation(data, "JPEG"))
+    cached = cached_picture(data, "JPEG")
+    assert draw_challenge(rng(5), cached, level=3)[1] == view(data, seed=5, level=3)
     transform = draw_transform(rng(5), height=360, width=640, level=3)
     assert view(data, seed=5, level=3) == wire_jpeg(apply(cached, transform))
     transform = draw_transform(rng(5), height=360, width=640, level=2)
@@ -276,13 +255,13 @@ def test_the_transform_has_the_columns_of_a_challenge_set():
     ]  # fmt: skip
 
 
-@pytest.mark.slow  # rotates whole pictures in torch, a tenth of a second each
-@pytest.mark.parametrize("level", [1, 2, 3])
-def test_crops_equal_those_of_the_whole_picture_in_torch(level):
-    image = np.array(Image.fromarray(rng(1).integers(0, 256, (90, 160, 3), dtype=np.uint8)).resize((1280, 720)))
-    for seed in range(8):
-        transform = draw_transform(rng(seed), height=720, width=1280, level=level)
-        expected = distort(whole_picture(image, transform), transform)
-        error = np.abs(apply(image, transform).astype(int) - expected)
-        assert error.mean() <= 0.1
+@pytest.mark.parametrize(("level", "mean_error"), [(0, 0), (1, 0.02), (2, 0.2), (3, 0.4)])
+@pytest.mark.parametrize(("height", "width"), [(721, 1280), (1024, 1024)])
+def test_pixels_are_those_of_the_plain_way_over_the_whole_picture(level, mean_error, height, width):
+    grain = rng(1).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    image = np.array(Image.fromarray(grain).resize((width, height)))
+    for seed in range(3):
+        transform = draw_transform(rng(seed), height=height, width=width, level=level)
+        error = np.abs(apply(image, transform).astype(int) - plain_view(image, transform))
+        assert error.mean() <= mean_error
         assert error.max() <= 3

@@ -34,6 +34,14 @@ def test_nobody_eligible_deals_nobody():
     assert UidDeck(random.Random(1)).deal([]) == []
 
 
+def test_the_deck_is_renewed_after_nobody_was_eligible():
+    deck, other = UidDeck(random.Random(3)), UidDeck(random.Random(3))
+    first = deck.deal(range(20), 5)
+    assert first == other.deal(range(20), 5)
+    assert deck.deal([], 5) == []
+    assert deck.deal(range(20), 15) != other.deal(range(20), 15)
+
+
 def test_a_uid_that_left_is_not_dealt_even_from_an_old_deck():
     deck = UidDeck(random.Random(2))
     first = deck.deal(range(30))

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from streetvision.errors import ImageError
-from streetvision.imaging import resize
-from streetvision.subnet.geometry import letterbox, rotate, shrink
+from streetvision.subnet.geometry import centre, fits_letterbox, letterbox, rotate, shrink
 
 
 def rotated_whole(image, angle_deg):
@@ -116,14 +115,34 @@ def test_the_letterbox_of_a_tall_picture_has_its_bars_at_the_sides():
     assert np.all(boxed[:, 56:168] == 200)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1)])
-def test_the_letterbox_takes_a_line_and_a_point(shape):
-    assert letterbox(np.full((*shape, 3), 50, dtype=np.uint8)).any()
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 224), (5, 1000), (1000, 5)])
+def test_the_letterbox_takes_a_point_and_a_long_line(height, width):
+    assert fits_letterbox(height, width)
+    assert letterbox(np.full((height, width, 3), 50, dtype=np.uint8)).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 900), (900, 1), (4, 1000)])
+def test_a_line_of_which_no_letterbox_is_left_is_refused(height, width):
+    assert not fits_letterbox(height, width)
+    with pytest.raises(ImageError, match=f"picture is {width} x {height} pixels, of which no letterbox of 224 is left"):
+        letterbox(np.full((height, width, 3), 50, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("width", "left"), [(224, 0), (225, 0), (226, 1), (227, 2), (229, 2), (231, 4)])
+def test_an_odd_margin_is_halved_to_the_even_pixel(width, left):
+    image = np.random.default_rng(0).integers(0, 256, (224, width, 3), dtype=np.uint8)
+    assert np.array_equal(centre(image), image[:, left : left + 224])
+    assert np.array_equal(centre(image.swapaxes(0, 1)), image.swapaxes(0, 1)[left : left + 224])
+
+
+def test_the_central_square_is_pillow_s_own_crop_and_resize(street):
+    square = Image.fromarray(street).crop((140, 0, 500, 360))
+    assert np.array_equal(centre(street), np.asarray(square.resize((224, 224), Image.Resampling.BILINEAR)))
 
 
 def test_level_0_equals_the_recorded_picture(golden_pictures, computed_picture):
     recorded = golden_pictures["level0_golden"]
-    plain = resize(computed_picture(540, 960), 224)
+    plain = centre(computed_picture(540, 960))
     error = np.abs(plain[0, :4].astype(int) - recorded["first_row_first_4_pixels"])
     assert error.max() <= 3  # versions of Pillow may differ
     assert plain.mean(axis=(0, 1)).tolist() == pytest.approx(recorded["mean"], abs=0.5)

@@ -1,7 +1,6 @@
 import base64
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ from streetvision.subnet.protocol import (
     EMPTY_BODY_HASH,
     NO_ANSWER,
     ROUTES,
-    NonceWindow,
+    WINDOW,
     SignedHeaders,
     build_request,
-    parse_body,
     parse_headers,
     parse_reply,
     reply_body,
@@ -31,10 +29,6 @@ NOW_NS = 1_795_343_571_765_456_882
 ALICE = Keypair.create_from_uri("//Alice")
 BOB = Keypair.create_from_uri("//Bob")
 FACTS = json.loads((Path(__file__).parents[2] / "data" / "subnet" / "wire_facts.json").read_text())
-
-
-def signed(nonce_ns: int = NOW_NS, *, hotkey: str = ALICE.ss58_address, uuid: str = "session") -> SignedHeaders:
-    return SignedHeaders(hotkey=hotkey, uuid=uuid, nonce_ns=nonce_ns, signature=bytes(64))
 
 
 def request(**changes: Any) -> tuple[dict[str, str], bytes]:
@@ -145,7 +139,7 @@ def test_a_built_request_is_parsed_again():
         nonce_ns=NOW_NS,
         signature=parse_headers(headers).signature,
     )
-    assert base64.b64decode(parse_body(body)) == b"\xff\xd8picture"
+    assert base64.b64decode(json.loads(body)["image"]) == b"\xff\xd8picture"
 
 
 @pytest.mark.parametrize("field", ["hotkey", "signature", "nonce", "uuid"])
@@ -187,104 +181,27 @@ def test_headers_are_parsed_or_refused_and_nothing_else(changes: dict[str, str])
 # --- nonces
 
 
-def test_a_first_nonce_may_be_thirteen_seconds_old_and_no_older():
-    window = NonceWindow()
-    window.admit(signed(NOW_NS - 12 * SECOND), now_ns=NOW_NS)
-    with pytest.raises(WireError, match=r"14\.0 s old, expected less than 13 s") as raised:
-        window.admit(signed(NOW_NS - 14 * SECOND, uuid="other"), now_ns=NOW_NS)
-    assert (raised.value.status, raised.value.reason) == (401, "stale_nonce")
-
-
-def test_a_nonce_is_taken_once():
-    window = NonceWindow()
-    window.admit(signed(), now_ns=NOW_NS)
-    for nonce_ns in (NOW_NS, NOW_NS - 1):
-        with pytest.raises(WireError, match="not newer") as raised:
-            window.admit(signed(nonce_ns), now_ns=NOW_NS)
-        assert (raised.value.status, raised.value.reason) == (401, "replay")
-    window.admit(signed(NOW_NS + 1), now_ns=NOW_NS)
-
-
-def test_sessions_and_callers_have_nonces_of_their_own():
-    window = NonceWindow()
-    window.admit(signed(), now_ns=NOW_NS)
-    window.admit(signed(uuid="other"), now_ns=NOW_NS)
-    window.admit(signed(hotkey=BOB.ss58_address), now_ns=NOW_NS)
-    assert len(window) == 3
-
-
-def test_a_nonce_may_be_two_seconds_ahead_and_no_more():
-    window = NonceWindow()
-    window.admit(signed(NOW_NS + 2 * SECOND), now_ns=NOW_NS)
-    with pytest.raises(WireError, match=r"2\.5 s ahead") as raised:
-        window.admit(signed(NOW_NS + 5 * SECOND // 2), now_ns=NOW_NS)
-    assert (raised.value.status, raised.value.reason) == (401, "future_nonce")
-
-
-def test_a_nonce_is_never_taken_twice_however_long_the_replay_waits():
-    window = NonceWindow(max_sessions=1)
-    ahead = signed(NOW_NS + 2 * SECOND)
-    window.admit(ahead, now_ns=NOW_NS)
-    for later_s in (0, 1, 5, 14, 15, 16, 3600):
-        with pytest.raises(WireError):
-            window.admit(ahead, now_ns=NOW_NS + later_s * SECOND)
-
-
-def test_sessions_of_one_caller_are_bounded_and_forgotten_when_old():
-    window = NonceWindow(max_sessions=3)
-    for number in range(3):
-        window.admit(signed(uuid=str(number)), now_ns=NOW_NS)
-    with pytest.raises(WireError, match="opened 3 sessions") as raised:
-        window.admit(signed(uuid="one more"), now_ns=NOW_NS)
-    assert raised.value.status == 429
-    window.admit(signed(hotkey=BOB.ss58_address), now_ns=NOW_NS)
-    later = NOW_NS + 14 * SECOND
-    window.admit(signed(later, uuid="one more"), now_ns=later)
-    assert len(window) == 2
-
-
-def test_a_refused_nonce_leaves_no_trace():
-    window = NonceWindow()
-    with pytest.raises(WireError):
-        window.admit(signed(NOW_NS + 60 * SECOND), now_ns=NOW_NS)
-    assert len(window) == 0
-    window.admit(replace(signed(), uuid="session"), now_ns=NOW_NS)
-
-
-# --- bodies
+@pytest.mark.parametrize("age_s", [12.9, 0, -2])
+def test_a_nonce_of_our_time_is_taken(age_s: float):
+    WINDOW.check(NOW_NS - int(age_s * SECOND), now_ns=NOW_NS)
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
+    ("age_s", "reason", "message"),
     [
-        (b"", "bad_json"),
-        (b"{", "bad_json"),
-        (b"\xff\xfe\xfd", "bad_json"),
-        (b"[" * 100_000, "bad_json"),
-        (b'{"image": ' + b"[" * 100_000, "bad_json"),
-        (b'{"prediction": ' + b"9" * 5000 + b"}", "bad_json"),
-        (b"[]", "no_image"),
-        (b"{}", "no_image"),
-        (b'{"image": ""}', "no_image"),
-        (b'{"image": 7}', "no_image"),
-        (b'{"image": "abc"}', "bad_base64"),
-        (b'{"image": "data:image/jpeg;base64,AAAA"}', "bad_base64"),
-        ('{"image": "Köln"}'.encode(), "bad_base64"),
-        (b'{"image": "AA\\nAA"}', "bad_base64"),
+        (13, "stale_nonce", r"13\.0 s old, expected less than 13 s"),
+        (60, "stale_nonce", r"60\.0 s old"),
+        (-2.5, "future_nonce", r"2\.5 s ahead of this clock, expected at most 2 s"),
+        (-31_536_000, "future_nonce", r"31536000\.0 s ahead"),
     ],
 )
-def test_a_body_without_a_picture_is_refused(body: bytes, reason: str):
-    with pytest.raises(WireError) as raised:
-        parse_body(body)
-    assert (raised.value.status, raised.value.reason) == (400, reason)
+def test_a_nonce_of_another_time_is_refused(age_s: float, reason: str, message: str):
+    with pytest.raises(WireError, match=message) as raised:
+        WINDOW.check(NOW_NS - int(age_s * SECOND), now_ns=NOW_NS)
+    assert (raised.value.status, raised.value.reason) == (401, reason)
 
 
-@given(st.binary(max_size=200))
-def test_any_body_is_a_picture_or_refused(body: bytes):
-    try:
-        parse_body(body)
-    except WireError as err:
-        assert err.status == 400
+# --- replies
 
 
 @given(st.floats(allow_nan=False))

@@ -1,7 +1,8 @@
 import pytest
 
 from streetvision.errors import SettingsError
-from streetvision.subnet.regimes import REGIMES, active, by_name
+from streetvision.subnet import distortions
+from streetvision.subnet.regimes import DISTORTIONS, LEVELS, REGIMES, STRONGEST, active, by_name
 
 
 def test_the_regimes_follow_each_other():
@@ -39,3 +40,26 @@ def test_a_halted_regime_is_not_active():
 def test_an_unknown_regime_is_refused_by_name(lookup):
     with pytest.raises(SettingsError, match="regime is `R9`, expected one of R0, R1, R2, R3, R4"):
         lookup("R9")
+
+
+def test_every_level_draws_distortions_that_have_parameters():
+    assert tuple(STRONGEST) == LEVELS
+    for strongest in STRONGEST.values():
+        assert all(most <= len(DISTORTIONS[code]) for code, most in strongest.items())
+
+
+def test_distortions_are_made_with_the_parameters_of_the_rules():
+    made = {
+        "CS": distortions.CHROMA_SCALE,
+        "CC": distortions.BRIGHTNESS_SCALE,
+        "JPEG": distortions.COARSENESS,
+        "GNC": distortions.NOISE_VARIANCE,
+        "GB": distortions.BLUR_KERNEL_PX,
+    }
+    assert {code: table[1:] for code, table in made.items()} == dict(DISTORTIONS)
+
+
+def test_only_the_first_regime_s_message_names_a_model():
+    assert [list(regime.message) for regime in REGIMES.values()] == [
+        ["testnet_label", "image", "prediction", "model_url"]
+    ] + [["testnet_label", "image", "prediction"]] * 4

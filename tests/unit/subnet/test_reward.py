@@ -6,15 +6,45 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streetvision.errors import EvidenceError, InputError
-from streetvision.subnet.reward import NO_ANSWER, Tracker, mean_rewards, penalty, rewards, update_scores, weights
+from streetvision.subnet.regimes import NO_ANSWER, REGIMES
+from streetvision.subnet.reward import (
+    Tracker,
+    answered_class,
+    mean_rewards,
+    penalty,
+    resync_scores,
+    rewards,
+    update_scores,
+    weights,
+)
+from tests.unit.subnet import plain_scoring
 
-ODD = [NO_ANSWER, 0.5, 1.2, -0.3, 1.5, 1.7, 2.0, 3.4, -0.7, -1.2, 1e300, -0.0, math.nan, math.inf, -math.inf]
+# No answer, ties, mild excess, poison of the near classes, and what scikit-learn takes for no class: it casts to int64
+MILD = [NO_ANSWER, 0.5, 1.2, -0.3, -0.5, 5e-324, -0.0, 1.0000000001, -1e-300, 0.49999999999999994, 0.5000000000000001]
+POISON = [
+    1.7,
+    -0.7,
+    math.nan,
+    math.inf,
+    -math.inf,
+    2.5,
+    -3.0,
+    1.5,
+    2.0,
+    -1.2,
+    1e300,
+    -1e300,
+    2.0**62,
+    2.0**63,
+    -(2.0**63),
+]
+ODD = MILD + POISON
 ANSWERS = st.one_of(st.floats(0, 1), st.sampled_from(ODD))
 STREAMS = st.lists(st.tuples(ANSWERS, st.integers(0, 1)), min_size=1, max_size=260)
 
 
-def replay(stream):
-    tracker = Tracker()
+def replay(stream, *, exponent=3):
+    tracker = Tracker(exponent=exponent)
     return [tracker.update(prediction, label, "hotkey").reward for prediction, label in stream]
 
 
@@ -23,15 +53,17 @@ def split(stream):
     return np.array(predictions, dtype=np.float64), np.array(labels, dtype=np.uint8)
 
 
-def random_stream(rng, length):
-    """Mostly sensible answers, with spells of one label, of silence and of poison."""
-    labels = (rng.random(length) < rng.choice([0.0, 0.1, 0.5, 0.9, 1.0])).astype(np.uint8)
-    right = rng.random(length) < rng.uniform(0.3, 1.0)
-    predictions = np.where(right == (labels == 1), rng.uniform(0.5, 1, length), rng.uniform(0, 0.5, length))
-    odd = rng.random(length) < rng.choice([0.0, 0.01, 0.2])
-    predictions[odd] = rng.choice(ODD, np.count_nonzero(odd))
-    predictions[rng.random(length) < rng.choice([0.0, 0.05, 0.5])] = NO_ANSWER
-    return predictions, labels
+def random_streams(rng, rows, length):
+    """Mostly sensible answers of `rows` miners, with spells of one label, of silence and of poison."""
+    share = rng.choice([0.0, 0.1, 0.5, 0.9, 1.0], (rows, 1))
+    labels = (rng.random((rows, length)) < share).astype(np.uint8)
+    right = rng.random((rows, length)) < rng.uniform(0.3, 1.0, (rows, 1))
+    sure = rng.uniform(0.5, 1, (rows, length))
+    predictions = np.where(right == (labels == 1), sure, 1 - sure)
+    odd = rng.choice(ODD, (rows, 3))[np.arange(rows)[:, None], rng.integers(0, 3, (rows, length))]
+    predictions = np.where(rng.random((rows, length)) < rng.choice([0.0, 0.01, 0.2], (rows, 1)), odd, predictions)
+    silent = rng.random((rows, length)) < rng.choice([0.0, 0.05, 0.5], (rows, 1))
+    return np.where(silent, NO_ANSWER, predictions), labels
 
 
 def test_rewards_equal_the_recorded_ones(golden_rewards):
@@ -79,6 +111,27 @@ def test_ten_silent_answers_empty_the_accuracy_window():
     assert replay(stream)[-1] < 0.125  # accuracy of one wrong answer is 0
 
 
+@pytest.mark.parametrize(
+    ("prediction", "answered"),
+    [(0.5, 0), (0.5000001, 1), (-0.5, 0), (1.5, 2), (2.5, 2), (-0.7, -1), (-1.2, -1), (2.0**62, 2.0**62)],
+)
+def test_classes_are_rounded_half_to_even(prediction, answered):
+    assert answered_class(prediction) == answered
+
+
+@pytest.mark.parametrize("prediction", [math.nan, math.inf, -math.inf, 1e300, -1e300, 2.0**63])
+def test_what_no_int64_holds_is_no_class_at_all(prediction):
+    assert answered_class(prediction) == math.inf
+    assert replay([(0.9, 1), (prediction, 1), (0.9, 1)])[-1] == 0.0  # a class such as 2 would leave an accuracy
+
+
+def test_the_exponent_is_the_regime_s():
+    stream = [(0.9, 1), (0.1, 0), (0.9, 0)]
+    cubed, plain = replay(stream), replay(stream, exponent=REGIMES["R0"].reward_exponent)
+    assert plain == pytest.approx([0.5, 1.0, 0.19849537037 ** (1 / 3)])
+    assert cubed == [value * value * value for value in plain]
+
+
 @pytest.mark.parametrize("poison", [1.5000001, 2.0, -0.7, math.nan, math.inf, -math.inf])
 def test_a_class_that_is_none_kills_ten_answers_and_dims_ninety(poison):
     stream = [(float(i % 2), i % 2) for i in range(4)] + [(poison, 0)] + [(float(i % 2), i % 2) for i in range(110)]
@@ -113,27 +166,59 @@ def test_perfect_answers_raise_the_score_as_one_minus_powers():
     assert tracker.score == pytest.approx(1 - 0.95**19 * (1 - 0.05 * 0.125))
 
 
+def check_against_plain(steps, seed):
+    """Streams with odd answers and changing hotkeys, until so many steps were the same in both."""
+    rng = np.random.default_rng(seed)
+    while steps > 0:
+        (predictions,), (labels,) = random_streams(rng, 1, int(rng.integers(1, 160)))
+        hotkeys = np.cumsum(rng.random(len(labels)) < rng.choice([0.0, 0.03])).astype(str)
+        exponent = int(rng.choice([1, 3]))
+        events = list(zip(predictions.tolist(), labels.tolist(), hotkeys.tolist(), strict=True))
+        tracker = Tracker(exponent=exponent)
+        for event, expected in zip(events, plain_scoring.replay(events, exponent=exponent), strict=True):
+            step = tracker.update(*event)
+            found = (step.reward, step.mcc, step.accuracy, step.penalty, step.score)
+            assert found == pytest.approx(expected, abs=1e-11), (event, events)
+        steps -= len(events)
+
+
+def test_the_tracker_equals_a_plain_one_with_scikit_learn():
+    check_against_plain(120, seed=11)
+
+
+@pytest.mark.slow  # scikit-learn takes milliseconds a step
+def test_the_tracker_equals_a_plain_one_with_scikit_learn_over_many_streams():
+    check_against_plain(3000, seed=12)
+
+
 @given(STREAMS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_array_rewards_equal_the_tracker_bit_for_bit(stream):
     assert rewards(*split(stream)).tolist() == replay(stream)
 
 
-def check_random_streams(count):
-    rng = np.random.default_rng(5)
-    for _ in range(count):
-        predictions, labels = random_stream(rng, int(rng.integers(1, 240)))
-        expected = replay(zip(predictions.tolist(), labels.tolist(), strict=True))
-        assert rewards(predictions, labels).tolist() == expected
+@given(
+    seed=st.integers(0, 2**32),
+    length=st.integers(1, 240),
+    exponent=st.sampled_from([regime.reward_exponent for regime in REGIMES.values()]),
+)
+@settings(max_examples=8, deadline=None)
+def test_array_rewards_equal_the_tracker_on_batches_of_streams(seed, length, exponent):
+    predictions, labels = random_streams(np.random.default_rng(seed), 25, length)
+    expected = [replay(split_again, exponent=exponent) for split_again in joined(predictions, labels)]
+    assert rewards(predictions, labels, exponent=exponent).tolist() == expected
 
 
-def test_array_rewards_equal_the_tracker_on_streams_with_spells():
-    check_random_streams(60)
+@pytest.mark.slow  # the scalar tracker takes half a minute
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 240))
+@settings(max_examples=100, deadline=None)
+def test_array_rewards_equal_the_tracker_on_ten_thousand_streams(seed, length):
+    predictions, labels = random_streams(np.random.default_rng(seed), 100, length)
+    assert rewards(predictions, labels).tolist() == [replay(stream) for stream in joined(predictions, labels)]
 
 
-@pytest.mark.slow  # 10,000 streams through the scalar tracker take a minute
-def test_array_rewards_equal_the_tracker_on_ten_thousand_streams():
-    check_random_streams(10_000)
+def joined(predictions, labels):
+    return [list(zip(*row, strict=True)) for row in zip(predictions.tolist(), labels.tolist(), strict=True)]
 
 
 @given(STREAMS)
@@ -168,11 +253,12 @@ def test_labels_of_another_length_are_refused():
 
 def test_mean_rewards_are_means_of_the_replayed_sequences():
     rng = np.random.default_rng(8)
-    predictions, labels = random_stream(rng, 300)
+    (predictions,), (labels,) = random_streams(rng, 1, 300)
     predictions[[3, 50, 51, 52]] = [1.7, math.nan, 2.0, 5.0]
     orders = rng.integers(0, 300, (40, 250))
-    expected = rewards(predictions[orders], labels[orders])[:, 100:].mean(axis=-1)
-    np.testing.assert_allclose(mean_rewards(predictions, labels, orders), expected, rtol=0, atol=1e-15)
+    for exponent in (1, 3):
+        expected = rewards(predictions[orders], labels[orders], exponent=exponent)[:, 100:].mean(axis=-1)
+        assert mean_rewards(predictions, labels, orders, exponent=exponent).tolist() == expected.tolist()
 
 
 def test_mean_rewards_need_more_than_the_burn_in():
@@ -201,6 +287,55 @@ def test_scores_stay_when_nobody_was_asked():
 
 def test_scores_keep_float64_once_they_have_it():
     assert update_scores(np.zeros(2), [1], [1.0]).dtype == np.float64
+
+
+def test_scores_equal_plain_ones():
+    rng = np.random.default_rng(21)
+    for _ in range(40):
+        size = int(rng.integers(1, 30))
+        scores = rng.random(size, dtype=np.float32)
+        permit, stake_tao = rng.random(size) < 0.4, rng.choice([0, 40096, 40096.1, 5e4], size)
+        for _ in range(5):
+            uids = rng.integers(0, size, int(rng.integers(1, 12))).tolist()  # some twice
+            earned = np.where(rng.random(len(uids)) < 0.1, math.nan, rng.random(len(uids)))
+            expected = plain_scoring.scores_after(scores, uids, earned, permit, stake_tao)
+            scores = update_scores(scores, uids, earned, permit=permit, stake_tao=stake_tao)
+            np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-7)
+
+
+def test_scores_stay_without_rewards_as_without_uids():
+    scores = np.array([0.5, 0.25])
+    assert update_scores(scores, [0], []).tolist() == update_scores(scores, [], [1.0]).tolist() == [0.5, 0.25]
+
+
+def test_the_score_of_a_uid_that_is_none_stays_so_and_harms_no_other():
+    after = update_scores(np.array([math.nan, 0.5]), [1], [1.0])
+    assert math.isnan(after[0])
+    assert after[1] == pytest.approx(0.525)
+
+
+def test_scores_refuse_permits_of_another_network():
+    with pytest.raises(InputError, match="3 permits and 2 stakes, expected 2 of each"):
+        update_scores(np.zeros(2), [1], [1.0], permit=np.zeros(3, dtype=bool), stake_tao=np.zeros(2))
+
+
+def test_a_new_hotkey_begins_with_a_score_of_0_once_the_metagraph_is_read():
+    scores = np.array([0.5, 0.25, 0.75], dtype=np.float32)
+    after = resync_scores(scores, ["a", "b", "c"], ["a", "new", "c"])
+    assert after.dtype == np.float32
+    assert after.tolist() == [0.5, 0.0, 0.75]
+
+
+def test_new_uids_begin_with_0_and_make_the_scores_float64_for_good():
+    grown = resync_scores(np.array([0.5, 0.25], dtype=np.float32), ["a", "b"], ["a", "b", "c"])
+    assert grown.tolist() == [0.5, 0.25, 0.0]
+    assert update_scores(grown, [2], [1.0]).dtype == np.float64
+
+
+@pytest.mark.parametrize(("before", "now"), [(["a"], ["a", "b"]), (["a", "b"], ["a"])])
+def test_hotkeys_that_do_not_fit_the_scores_are_refused(before, now):
+    with pytest.raises(InputError, match="expected 2 and at least as many"):
+        resync_scores(np.zeros(2), before, now)
 
 
 @pytest.mark.parametrize(("uids", "earned"), [([0, 1], [1.0]), ([2], [1.0]), ([-1], [1.0])])
@@ -233,6 +368,58 @@ def test_no_weight_is_above_the_limit_and_the_order_stays(scores, limit):
             assert max(values) / sum(values) <= limit + 1e-3
     else:
         assert (uids, values) == ([0], [65535])
+
+
+def test_weights_equal_plain_ones():
+    rng = np.random.default_rng(31)
+    for _ in range(1000):
+        size = int(rng.integers(1, 60))
+        sign = rng.choice([-1, 0, 1], size, p=[0.1, 0.2, 0.7])
+        scores = (rng.random(size) ** rng.choice([0.2, 1, 3]) * sign).round(3)
+        least, limit = int(rng.choice([0, 1, 2, 8, size + 1])), float(rng.choice([1.0, 0.5, 0.1, 1 / size, 0.021]))
+        uids, values = weights(scores.tolist(), min_allowed=least, max_limit=limit)
+        expected_uids, expected = plain_scoring.weights(scores, min_allowed=least, max_limit=limit)
+        assert uids == expected_uids
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1)  # upstream's shares are float32
+
+
+def test_negative_scores_get_no_weight_but_count_in_the_norm():
+    assert weights([-0.5, 0.25, 0.75], min_allowed=1, max_limit=1.0) == ([1, 2], [21845, 65535])
+    assert weights([-0.5, -0.25], min_allowed=1, max_limit=1.0) == ([0], [65535])
+
+
+def test_a_weight_that_rounds_to_0_is_not_sent():
+    assert weights([1.0, 7e-6, 8e-6], min_allowed=1, max_limit=1.0) == ([0, 2], [65535, 1])
+
+
+def test_too_few_uids_give_all_weight_to_uid_0():
+    assert weights([0.5, 0.7], min_allowed=3, max_limit=1.0) == ([0], [65535])
+
+
+def test_a_grown_network_s_float64_scores_are_not_rounded_before_they_are_shares():
+    rng = np.random.default_rng(2)
+    scores = rng.random((200, 60))
+    differs = [
+        weights(row, min_allowed=1, max_limit=1.0) != weights(row.astype(np.float32), min_allowed=1, max_limit=1.0)
+        for row in scores
+    ]
+    assert 0 < sum(differs) < len(differs) / 2
+
+
+@pytest.mark.parametrize(
+    ("scores", "sent"),
+    [
+        ([math.inf, 0.5], ([0], [65535])),  # shares of an infinite sum are nothing
+        ([3e38, 3e38, math.nan], ([], [])),  # without shares the sum of the rest overflows
+    ],
+)
+def test_absurd_scores_go_the_validator_s_way(scores, sent):
+    assert weights(scores, min_allowed=1, max_limit=1.0) == sent
+
+
+def test_scores_that_upstream_fails_at_are_refused():
+    with pytest.raises(InputError, match="scores are infinite"):
+        weights([math.inf, 0.5, math.nan], min_allowed=1, max_limit=1.0)
 
 
 def test_a_score_that_is_none_gets_no_weight():

@@ -1,8 +1,13 @@
+import hashlib
+
 import numpy as np
 import pytest
 
 from streetvision.data.manifest import Picture
+from streetvision.errors import DataError
+from streetvision.subnet.challenges import cell_shares
 from streetvision.training.balance import MAX_WEIGHT, view_weights
+from streetvision.training.views import views_of
 
 
 def picture(label: int, source: str = "real", weight: float = 1.0) -> Picture:
@@ -31,6 +36,30 @@ def test_labels_weigh_the_same_however_rare() -> None:
     weights = weights_of([picture(0)] * 9 + [picture(1)] * 3)
     assert weights[:9].sum() == pytest.approx(weights[9:].sum())
     assert weights.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("regime", ["R1", "R2"])
+def test_training_weighs_every_cell_as_challenges_are_drawn(regime: str) -> None:
+    """However many pictures a pool has: real 1/2, t2i and i2i 1/4, times label 1/2, times level 1/4."""
+    counts = {("real", 0): 5, ("real", 1): 40, ("t2i", 0): 12, ("t2i", 1): 3, ("i2i", 0): 9, ("i2i", 1): 7}
+    pictures = [picture(label, source) for (source, label), count in counts.items() for _ in range(count)]
+    views = [
+        (one, view.level)
+        for number, one in enumerate(pictures)
+        for view in views_of(hashlib.sha256(bytes([number])).hexdigest(), count=4, regime=regime)
+    ]
+    weights = view_weights([one for one, _ in views], np.array([level for _, level in views], np.int8), regime=regime)
+    shares = cell_shares(regime)
+    assert len(shares) == 24
+    for cell, share in shares.items():
+        assert share == pytest.approx({"real": 1 / 2, "t2i": 1 / 4, "i2i": 1 / 4}[cell.source] / 2 / 4)
+        inside = [(one.label, one.source, level) == (cell.label, cell.source, cell.level) for one, level in views]
+        assert weights[inside].sum() / weights.sum() == pytest.approx(share)
+
+
+def test_pictures_of_one_label_cannot_be_weighed() -> None:
+    with pytest.raises(DataError, match="expected for label 0 at least one of"):
+        weights_of([picture(1)] * 3)
 
 
 def test_sources_weigh_as_the_subnet_draws_them() -> None:

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from streetvision.inference.threshold import ThresholdMap
+from streetvision.subnet.reward import rewards
 from streetvision.training.calibrate import calibrate, choose_threshold, fit_temperature, log_loss
 
 
@@ -38,6 +40,25 @@ def test_the_threshold_finds_a_cut_that_is_far_from_half() -> None:
     threshold = choose_threshold(shifted, label, weight, group, seed=0)
     assert 0.05 <= threshold.value < 0.25
     assert threshold.reward > threshold.reward_at_half + 0.05
+
+
+def test_the_cut_is_where_the_reward_is_best_and_not_where_accuracy_is() -> None:
+    """A doubtful answer is right in 26 of 50 cases: saying roadwork then helps accuracy, but costs correlation."""
+    label = np.repeat([1, 1, 1, 0, 0], [100, 52, 48, 48, 152]).astype(np.uint8)
+    probability = np.repeat([0.95, 0.6, 0.1, 0.6, 0.1], [100, 52, 48, 48, 152])
+    order = np.random.default_rng(0).permutation(np.tile(np.arange(400), 20))
+    label, probability = label[order], probability[order]
+    threshold = choose_threshold(probability, label, np.ones(len(label)), np.arange(len(label)), seed=0)
+
+    def accuracy(cut: float) -> float:
+        return float(np.mean((probability >= cut) == label))
+
+    assert accuracy(0.5) > accuracy(threshold.value)
+    assert threshold.value > 0.6
+    assert threshold.reward > threshold.reward_at_half + 0.02
+    served = ThresholdMap(threshold.value)(probability.astype(np.float32))
+    cut_at_half, plain = (rewards(answer.astype(np.float64), label)[100:].mean() for answer in (served, probability))
+    assert cut_at_half > plain + 0.02  # what a validator pays for what is served, and for what is not mapped
 
 
 def test_an_honest_model_is_cut_at_half() -> None:

@@ -1,10 +1,13 @@
 import collections
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streetvision import imaging
+from streetvision.challenge_set import freeze
+from streetvision.data.manifest import Manifest
 from streetvision.errors import DataError
 from streetvision.subnet import challenges
 from streetvision.training.views import render, renderer, version_of_views, views_of
@@ -25,6 +28,24 @@ def test_a_view_is_what_a_validator_would_send(photo: bytes, regime: str) -> Non
     for view, image in zip(views, images, strict=True):
         wire = challenges.view(photo, seed=view.seed, regime=regime, level=view.level)
         np.testing.assert_array_equal(image, imaging.model_input(wire, 224))
+
+
+def test_training_views_and_challenge_sets_are_drawn_by_one_function(
+    photo: bytes, challenge_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpeg = imaging.encode_jpeg(np.full((224, 224, 3), 40, dtype=np.uint8))
+    monkeypatch.setattr(challenges, "draw_challenge", lambda *_, **__: (challenges.Transform(level=0), jpeg))
+    assert np.all(render(photo, "JPEG", views_of(SHA256, count=4, regime="R1"), "R1", 224) == 40)
+    frozen = freeze(challenge_manifest, tmp_path / "set", count=12, seed=0)
+    assert {frozen.read_bytes(row) for row in frozen.rows} == {jpeg}
+
+
+def test_a_picture_comes_from_the_cache_once_for_all_its_views(photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    cached = challenges.cached_picture
+    monkeypatch.setattr(challenges, "cached_picture", lambda data, format: decoded.append(data) or cached(data, format))
+    render(photo, "JPEG", views_of(SHA256, count=8, regime="R1"), "R1", 224)
+    assert decoded == [photo]
 
 
 def test_views_are_the_same_in_every_run_and_others_for_every_picture() -> None:

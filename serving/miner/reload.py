@@ -1,0 +1,89 @@
+"""Keys and settings that change while the miner runs: on SIGHUP, and whenever their files change."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from serving.logs import event
+from serving.miner.settings import Settings
+from streetvision.errors import SettingsError
+from streetvision.subnet.wallet import hotkey_file, load_keypair
+
+logger = logging.getLogger(__name__)
+
+_WATCH_S = 2.0
+
+
+class Reloader:
+    """Reads settings and the hotkey anew, and applies what may change; what is unusable leaves all as it was.
+
+    Args:
+        environment: where the settings came from.
+        settings: what is in force.
+        hotkey: address of the key in force.
+        apply: puts settings and the address of a key in force.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        settings: Settings,
+        hotkey: str,
+        apply: Callable[[Settings, str], None],
+    ) -> None:
+        self._environment = environment
+        self._settings = settings
+        self._hotkey = hotkey
+        self._apply = apply
+        self._asked = asyncio.Event()
+        self._stamps = self._stamp()
+
+    def ask(self) -> None:
+        """Has everything read again, as SIGHUP does."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Waits for a request or a change, forever."""
+        while True:
+            try:
+                async with asyncio.timeout(_WATCH_S):
+                    await self._asked.wait()
+            except TimeoutError:
+                if self._stamp() == self._stamps:
+                    continue
+            self._asked.clear()
+            try:
+                self.reload()
+            except Exception:  # a miner that serves goes on
+                logger.exception("unforeseen error while reloading")
+            self._stamps = self._stamp()
+
+    def reload(self) -> None:
+        """Reads everything again and applies what may change."""
+        try:
+            settings = Settings.from_environment(self._environment)
+            hotkey = load_keypair(settings.wallet_path, settings.wallet_name, settings.hotkey_name).ss58_address
+        except (SettingsError, OSError) as err:
+            event(logger, "reload_refused", level=logging.ERROR, reason=str(err))
+            return
+        applied, waiting = self._settings.reloaded(settings)
+        self._settings = self._settings.model_copy(update={name: getattr(settings, name) for name in applied})
+        if hotkey != self._hotkey:
+            applied.add("hotkey")
+            self._hotkey = hotkey
+        self._apply(self._settings, hotkey)
+        event(logger, "reloaded", changed=sorted(applied), needs_restart=sorted(waiting), hotkey=hotkey)
+
+    def _stamp(self) -> list[tuple[int, int, int] | None]:
+        settings = self._settings
+        key = hotkey_file(settings.wallet_path, settings.wallet_name, settings.hotkey_name)
+        return [_stamp(file) for file in (key, settings.settings_file) if file is not None]
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,1 @@
+"""What is learnt from the challenges that the miner met."""
