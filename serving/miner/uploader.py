@@ -174,8 +174,8 @@ class Uploader:
             self._send_picture(segment, picture)
         name = segment.name
         self._bucket.store(f"segments/{name[:8]}/{name}.jsonl", segment.records.read_bytes())
-        self._spool.remove(segment)
         self.sent += 1
+        self._spool.remove(segment)
         if self._in_vain:
             event(logger, "upload_recovered", tries=self._in_vain + 1)
             self._in_vain = 0
