@@ -1,6 +1,6 @@
 """Measures how often the gate promotes, over gain and set size, and draws it: `python -m docs.figures.power`.
 
-Prints the tables of `docs/gate.md` as well. Ten minutes or so on two cores.
+Prints the tables of `docs/gate.md` as well. Twenty minutes or so on two cores.
 """
 
 import logging
@@ -122,7 +122,7 @@ def over_gain(axes: Axes, rates: Rates) -> None:
     axes.plot(points, scores, "o--", color=PALETTE.roadwork, lw=1.8, ms=4, label="4,000, by the final score")
     axes.set(xlim=(-0.05, 3.05), xlabel="points of accuracy gained")
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 0.12), frameon=False, fontsize=9, labelcolor=PALETTE.ink, handlelength=1.6
+        loc="lower right", bbox_to_anchor=(1, 0.2), frameon=False, fontsize=9, labelcolor=PALETTE.ink, handlelength=1.6
     )
 
 

@@ -7,16 +7,22 @@ from collections.abc import Sequence
 
 from streetvision.commands import data, engine, evaluate, gate, simulate, subnet, synthesize, train
 from streetvision.commands.arguments import Command
-from streetvision.errors import StreetvisionError
+from streetvision.errors import SettingsError, StreetvisionError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code: 0 well, 1 failed (`gate`: keep), 2 bad input, 3 not enough evidence."""
+    """Runs one command; returns its exit code.
+
+    0 well, 1 failed (`gate`: keep; `sentinel`: different), 2 bad input, 3 not enough evidence, 130 interrupted, 141 the
+    reader of the output has left.
+    """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
     run: Command = arguments.run
     try:
+        if (seed := getattr(arguments, "seed", None)) is not None and seed < 0:
+            raise SettingsError(f"--seed is {seed}, expected a number from 0 on")
         return run(arguments)
     except StreetvisionError as err:
         print(f"error: {err}", file=sys.stderr)

@@ -31,8 +31,6 @@ def _gate(arguments: argparse.Namespace) -> int:
 
     policy = read_policy(arguments.policy) if arguments.policy else Policy()
     if arguments.seed is not None:
-        if arguments.seed < 0:
-            raise SettingsError(f"--seed is {arguments.seed}, expected a number from 0 on")
         policy = policy.model_copy(update={"seed": arguments.seed})
     if arguments.challenger_model and not arguments.challenger_model.is_dir():
         raise SettingsError(f"--challenger-model is `{arguments.challenger_model}`, expected a folder with a model")

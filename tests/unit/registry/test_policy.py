@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_a_file_that_asks_nothing_is_the_default(policy_file, text: str):
 def test_every_field_can_be_written(policy_file):
     lines = (f"{name}: {value}" for name, value in Policy(min_gain=0.5, seed=3).model_dump().items())
     assert read_policy(policy_file("\n".join(lines))) == Policy(min_gain=0.5, seed=3)
+
+
+def test_the_documented_file_is_the_default_policy(policy_file):
+    page = (Path(__file__).parents[3] / "docs" / "gate.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert set(re.findall(r"^\w+", example, flags=re.MULTILINE)) == set(Policy.model_fields)
+    assert read_policy(policy_file(example)) == Policy()
 
 
 @pytest.mark.parametrize(
