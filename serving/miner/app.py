@@ -45,7 +45,7 @@ class Accepted:
     route: str
     wire: str
     unauthenticated_body: bool
-    image: bytes
+    image: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

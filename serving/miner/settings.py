@@ -88,7 +88,7 @@ class Settings(BaseModel):
     """Where nonces outlive a restart."""
     spool_folder: Path | None = None
     """Where the prediction log waits for its upload; without one nothing is written down."""
-    spool_limit_bytes: int = Field(default=1024 * MIB, ge=MIB)
+    spool_limit_bytes: int = Field(default=1024 * MIB, ge=32 * MIB)
     replica: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     """Which miner this is in the prediction log; the name of its machine where it is empty."""
     bucket: str | None = Field(default=None, min_length=1)
