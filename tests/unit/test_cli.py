@@ -42,7 +42,10 @@ def test_every_command_has_help_and_json(command: list[str], capsys: pytest.Capt
         (["subnet", "challenges", "--images", "missing", "--out", "out"], "`missing` does not exist"),
         (["evaluate", "--model-dir", "m", "--challenge-set", "missing", "--out", "out"], "no `challenges.parquet`"),
         (["gate", "--challenger", "missing"], "cannot read prediction table `missing`"),
-        (["train", "--manifest", "missing", "--out", "out", "--seed", "-1"], "--seed is -1, expected a number from 0 on"),
+        (
+            ["train", "--manifest", "missing", "--out", "out", "--seed", "-1"],
+            "--seed is -1, expected a number from 0 on",
+        ),
         (["simulate"], "does not say `validator.wallet_path`"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",

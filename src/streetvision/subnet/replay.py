@@ -66,9 +66,6 @@ def _parse(line: bytes, place: str) -> Event:
     for key in _KEYS:
         if key not in event:
             raise DataError(f"{place}: `{key}` is missing", hint=_HINT)
-    if unknown := set(event) - set(_KEYS):
-        name = json_input.shorten(min(unknown))
-        raise DataError(f"{place}: unknown key {name}, expected {', '.join(_KEYS)}", hint=_HINT)
     prediction, label, hotkey = json_input.number(event["prediction"]), event["label"], event["hotkey"]
     if prediction is None:
         said = json_input.shorten(event["prediction"])

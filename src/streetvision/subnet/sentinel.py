@@ -408,12 +408,21 @@ def _remembers(tree: Checkout) -> Found:
 
 
 def _forgets(tree: Checkout) -> Found:
-    """Whether `update` begins a new history on a condition that the hotkey is part of."""
+    """Whether `update` begins a new history as soon as the hotkey is another one."""
     module, function = tree.function("update", _TRACKER)
-    for one in function.body:
-        if isinstance(one, ast.If) and "hotkey" in text(one.test) and any(calls(one, "reset_miner_history")):
-            return Found(True, module.path, one.lineno)
-    return Found(False, module.path, function.lineno)
+    asked = [one for one in function.body if isinstance(one, ast.If) and "hotkey" in text(one.test)]
+    if not asked:
+        return Found(False, module.path, function.lineno)
+    choice = asked[0]
+    if not any(isinstance(part, ast.Call | ast.Assign) for one in choice.body for part in ast.walk(one)):
+        raise DataError(f"`update` in {module.path} does nothing with another hotkey that is known here")
+    test = choice.test
+    one_is_enough = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or) else [test]
+    differs = any(
+        isinstance(part, ast.Compare) and isinstance(part.ops[0], ast.NotEq) and "hotkey" in text(part)
+        for part in one_is_enough
+    )
+    return Found(differs, module.path, choice.lineno)
 
 
 def _cut_first(tree: Checkout) -> Found:
