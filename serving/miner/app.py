@@ -262,7 +262,8 @@ class Edge:
                 parts_ms={part: taken_s * 1e3 for part, taken_s in parts_s.items()},
             )
             self._journal.finish(record)
-        self._forward.after(challenge.request_id, challenge.image)
+        if not reason:  # what no predictor could answer may be what brings predictors down
+            self._forward.after(challenge.request_id, challenge.image)
         level = logging.WARNING if reason else logging.DEBUG
         fields = {"validator": challenge.validator, "reason": reason} if reason else {"validator": challenge.validator}
         event(logger, "abstain" if reason else "answered", level=level, **fields, latency_ms=round(seconds * 1e3, 2))

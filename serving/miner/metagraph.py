@@ -16,6 +16,7 @@ from typing import Protocol, Self
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from serving.logs import event
+from serving.miner.stamps import stamp
 from streetvision import atomic
 from streetvision.errors import ChainError, SettingsError, StorageError
 
@@ -94,7 +95,7 @@ class FileMetagraph:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._stamp = _stamp(file)
+        self._stamp = stamp(file)
         self._neurons = _read(file)
         self._outdated_s: float | None = None
 
@@ -114,10 +115,10 @@ class FileMetagraph:
         return 0.0 if self._outdated_s is None else time.monotonic() - self._outdated_s
 
     def _follow(self) -> None:
-        stamp = _stamp(self._file)
-        if stamp == self._stamp:
+        newest = stamp(self._file)
+        if newest == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp = newest
         try:
             self._neurons = _read(self._file)
             self._outdated_s = None
@@ -350,14 +351,6 @@ def _plain(ip: str) -> str:
         return str(ipaddress.ip_address(ip))
     except ValueError:
         return ip
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read(file: Path) -> dict[str, Neuron]:

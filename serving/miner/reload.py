@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from serving.logs import event
 from serving.miner.settings import Settings
+from serving.miner.stamps import Stamp, stamp
 from streetvision.errors import SettingsError
 from streetvision.subnet.wallet import hotkey_file, load_keypair
 
@@ -75,15 +75,7 @@ class Reloader:
         self._apply(self._settings, hotkey)
         event(logger, "reloaded", changed=sorted(applied), needs_restart=sorted(waiting), hotkey=hotkey)
 
-    def _stamp(self) -> list[tuple[int, int, int] | None]:
+    def _stamp(self) -> list[Stamp | None]:
         settings = self._settings
         key = hotkey_file(settings.wallet_path, settings.wallet_name, settings.hotkey_name)
-        return [_stamp(file) for file in (key, settings.settings_file) if file is not None]
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+        return [stamp(file) for file in (key, settings.settings_file) if file is not None]

@@ -168,7 +168,7 @@ def test_a_manifest_s_challenge_split_is_drawn_from_else_all_of_it(
         (["--regime", "R4"], "error: regime `R4` is halted: its validators send no challenges"),
         (["--regime", "R7"], "error: regime is `R7`, expected one of R0, R1, R2, R3, R4"),
         (["--count", "0"], "error: count is 0, expected at least one challenge"),
-        (["--seed", "-3"], "error: seed is -3, expected 0 or more"),
+        (["--seed", "-3"], "error: --seed is -3, expected a number from 0 on"),
         (["--split", "train"], "has no pictures, expected both labels"),
     ],
 )

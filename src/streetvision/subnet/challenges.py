@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from streetvision.errors import DataError, SettingsError
 from streetvision.imaging import DECODE_LIMIT_MAX_PX, decode, encode_jpeg
 from streetvision.subnet import distortions, geometry
-from streetvision.subnet.regimes import CROP_AREA, CROP_TRIES, LEVELS, MAX_ANGLE_DEG, WIRE_SIZE_PX, active, by_name
+from streetvision.subnet.regimes import (
+    CROP_AREA,
+    CROP_TRIES,
+    LEVELS,
+    MAX_ANGLE_DEG,
+    STRONGEST,
+    WIRE_SIZE_PX,
+    active,
+    by_name,
+)
 
 FOREIGN_SOURCE = "api"  # regime R3's pool of the application server: its pictures bring their labels with them
 RAW_LEVEL = -1  # what a validator notes where its transform failed and the picture went out as it was
@@ -155,8 +164,7 @@ def draw_transform(
         return Transform(level=0)
     angle_deg = float(rng.uniform(-MAX_ANGLE_DEG, MAX_ANGLE_DEG))
     top, left, side = _draw_crop(rng, height, width) if rules.geometry == "crop" else (None, None, None)
-    strongest = {1: (), 2: (1, 1, 1), 3: (2, 2, 2, 2, 2)}[level]
-    strengths = [int(rng.integers(0, most, endpoint=True)) for most in strongest]
+    strengths = {code.lower(): int(rng.integers(0, most, endpoint=True)) for code, most in STRONGEST[level].items()}
     return Transform(
         level=level,
         angle_deg=angle_deg,
@@ -164,7 +172,7 @@ def draw_transform(
         crop_left=left,
         crop_height=side,
         crop_width=side,
-        **dict(zip(("cs", "cc", "jpeg", "gnc", "gb"), strengths, strict=False)),
+        **strengths,
         noise_seed=int(rng.integers(0, 2**32)),
     )
 

@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from streetvision.subnet.regimes import DISTORTIONS
+
 # Parameter by strength; strength 0 leaves the picture alone.
-CHROMA_SCALE = (1.0, 0.4, 0.3)  # CS
-BRIGHTNESS_SCALE = (1.0, 0.85, 0.725)  # CC
-COARSENESS = (1, 2, 3)  # JPEG, which upstream calls so and which is none
-NOISE_VARIANCE = (0.0, 0.001, 0.002)  # GNC
-BLUR_KERNEL_PX = (1, 7, 9)  # GB
+CHROMA_SCALE = (1.0, *DISTORTIONS["CS"])
+BRIGHTNESS_SCALE = (1.0, *DISTORTIONS["CC"])
+COARSENESS = (1, *map(int, DISTORTIONS["JPEG"]))  # upstream calls it JPEG, which it is not
+NOISE_VARIANCE = (0.0, *DISTORTIONS["GNC"])
+BLUR_KERNEL_PX = (1, *map(int, DISTORTIONS["GB"]))
 
 
 def fade(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:

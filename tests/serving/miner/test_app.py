@@ -323,6 +323,7 @@ class Broken:
 
     def __init__(self, prediction: float | None) -> None:
         self.prediction = prediction
+        self.kept: list[bytes] = []
 
     async def predict(self, image: bytes, *, deadline_s: float) -> Any:
         if self.prediction is None:
@@ -332,7 +333,7 @@ class Broken:
         )
 
     def after(self, request_id: str, image: bytes) -> None:
-        pass
+        self.kept.append(image)
 
 
 @pytest.mark.parametrize("prediction", [None, float("nan"), float("inf"), -0.1, 1.1, 0.5])
@@ -343,6 +344,17 @@ def test_nothing_unusable_leaves_the_miner_whatever_the_way_to_the_predictors_do
     monkeypatch.setattr(miner.edge, "_forward", Broken(prediction))
     reply = miner.validator.ask()
     assert (reply.status_code, reply.json()["prediction"]) == (200, -1.0)
+
+
+@pytest.mark.parametrize(("prediction", "pictures"), [(0.7, 1), (float("nan"), 0), (None, 0)])
+def test_only_a_picture_that_was_answered_is_shown_to_the_challenger(
+    start_miner: Callable[..., Any], prediction: float | None, pictures: int, monkeypatch: pytest.MonkeyPatch
+):
+    miner = start_miner()
+    forward = Broken(prediction)
+    monkeypatch.setattr(miner.edge, "_forward", forward)
+    assert miner.validator.ask().status_code == 200
+    assert len(forward.kept) == pictures
 
 
 @pytest.mark.parametrize("method", ["accept", "finish"])

@@ -81,7 +81,7 @@ def test_a_coldkey_among_the_hotkeys_is_named(wallets: Path):
     assert f"`{file}` is the coldkey of its wallet" in refusal(wallets)
 
 
-@pytest.mark.parametrize("phrase", [PHRASE, LONG_PHRASE])
+@pytest.mark.parametrize("phrase", [PHRASE, LONG_PHRASE], ids=["12 words", "24 words"])
 @pytest.mark.parametrize("text", ["{}", "my words are: {}, keep them", "{}\n", '{{"words": "{}"}}'])
 def test_a_file_with_a_mnemonic_is_named(wallets: Path, phrase: str, text: str):
     (wallets / "miner" / "notes").write_text(text.format(phrase))
@@ -131,8 +131,8 @@ def test_files_that_cannot_be_read_are_passed_over(wallets: Path):
 @pytest.mark.parametrize(
     ("name", "value", "finding"),
     [
-        ("ANYTHING", PHRASE, "holds a mnemonic"),
-        ("ANYTHING", f"words={LONG_PHRASE}", "holds a mnemonic"),
+        pytest.param("ANYTHING", PHRASE, "holds a mnemonic", id="phrase"),
+        pytest.param("ANYTHING", f"words={LONG_PHRASE}", "holds a mnemonic", id="phrase among other text"),
         ("WALLET_MNEMONIC", "not even one", "is named as a mnemonic"),
         ("BT_PW__ROOT__BITTENSOR_WALLETS_DEFAULT_COLDKEY", "b64", "is named as a coldkey"),
         ("Coldkey", "0x" + "ab" * 32, "is named as a coldkey"),

@@ -56,7 +56,13 @@ def test_distortions_are_made_with_the_parameters_of_the_rules():
         "GNC": distortions.NOISE_VARIANCE,
         "GB": distortions.BLUR_KERNEL_PX,
     }
-    assert {code: table[1:] for code, table in made.items()} == dict(DISTORTIONS)
+    assert made == {
+        "CS": (1.0, 0.4, 0.3),
+        "CC": (1.0, 0.85, 0.725),
+        "JPEG": (1, 2, 3),
+        "GNC": (0.0, 0.001, 0.002),
+        "GB": (1, 7, 9),
+    }
 
 
 def test_only_the_first_regime_s_message_names_a_model():
