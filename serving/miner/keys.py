@@ -1,15 +1,17 @@
-"""Tells whether a coldkey is in reach of the miner, which faces the internet and needs none."""
+"""The miner's hotkey, and whether a coldkey is in reach of a process that faces the internet and needs none."""
 
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from bittensor_wallet import Keypair
 
 from streetvision.errors import SettingsError
+from streetvision.subnet.wallet import hotkey_file, load_keypair
 
 _LARGEST_BYTES = 64 * 1024  # no key or phrase is larger
 _ENCRYPTED = (b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")  # the three ways in which bittensor encrypts a key
@@ -18,6 +20,26 @@ _WORD_COUNTS = (12, 15, 18, 21, 24)
 _WORDS = re.compile(r"(?<![a-z])(?:[a-z]{3,8}[^a-z]{1,8}){11,}[a-z]{3,8}(?![a-z])")
 _SEED = re.compile(r"(?:0x)?[0-9a-f]{64}(?:[0-9a-f]{64})?", re.IGNORECASE)
 _ADDRESS = re.compile(r"5[1-9A-HJ-NP-Za-km-z]{46,47}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hotkey:
+    """The key that a miner answers for: its address, the file that it lies in, and how its wallet names it."""
+
+    address: str
+    file: Path
+    wallet_name: str
+    name: str
+
+
+def read_hotkey(wallets: Path, wallet_name: str, name: str) -> Hotkey:
+    """The hotkey of that name.
+
+    Raises:
+        SettingsError: there is none that can be used.
+    """
+    address = load_keypair(wallets, wallet_name, name).ss58_address
+    return Hotkey(address=address, file=hotkey_file(wallets, wallet_name, name), wallet_name=wallet_name, name=name)
 
 
 def refuse_coldkeys(folders: Sequence[Path], environment: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from typing import Protocol, Self
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from serving.logs import event
+from serving.miner.keys import Hotkey
 from serving.miner.stamps import stamp
 from streetvision import atomic
 from streetvision.errors import ChainError, SettingsError, StorageError
@@ -23,6 +24,7 @@ from streetvision.errors import ChainError, SettingsError, StorageError
 logger = logging.getLogger(__name__)
 
 _FIRST_RETRY_S = 15.0
+_UNREGISTERED_S = 60.0  # somebody has just been told to register, and waits
 
 
 class Neuron(BaseModel):
@@ -47,6 +49,10 @@ class Metagraph(Protocol):
 
     def registered(self, hotkey: str) -> bool:
         """Whether a hotkey is known to be registered; a miner whose own is not serves nothing."""
+        ...
+
+    def change_hotkey(self, hotkey: Hotkey) -> None:
+        """Has another key be our own from now on, and says so where it is not registered."""
         ...
 
     @property
@@ -108,6 +114,11 @@ class FileMetagraph:
         """Whether the file lists the hotkey."""
         return self.neuron(hotkey) is not None
 
+    def change_hotkey(self, hotkey: Hotkey) -> None:
+        """Says so where the file does not list the key."""
+        if not self.registered(hotkey.address):
+            _say_unregistered(hotkey, where=f"in `{self._file}`", hint="add it to that file")
+
     @property
     def age_s(self) -> float:
         """Seconds since the file was found unreadable, 0 while what it says is in force."""
@@ -126,16 +137,6 @@ class FileMetagraph:
             if self._outdated_s is None:
                 self._outdated_s = time.monotonic()
             event(logger, "metagraph_unreadable", level=logging.ERROR, reason=err.message)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hotkey:
-    """The key that a miner answers for: its address, the file that it lies in, and how its wallet names it."""
-
-    address: str
-    file: Path
-    wallet_name: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +260,11 @@ class ChainMetagraph:
         hotkey = self._hotkey
         neuron = self.neuron(hotkey.address)
         if neuron is None:
-            self._say_unregistered(hotkey)
+            command = (
+                f"btcli subnets register --netuid {self._chain.netuid} --network {self._chain.network} "
+                f"--wallet-name {hotkey.wallet_name} --hotkey {hotkey.name}"
+            )
+            _say_unregistered(hotkey, where=f"on {self._name}", hint=f"where the coldkey is, run `{command}`")
         elif self._endpoint is not None:
             await self._announce(hotkey, neuron, self._endpoint)
 
@@ -277,22 +282,13 @@ class ChainMetagraph:
             logger, "announced", hotkey=hotkey.address, ip=ip, port=endpoint.port, before=f"{neuron.ip}:{neuron.port}"
         )
 
-    def _say_unregistered(self, hotkey: Hotkey) -> None:
-        event(
-            logger,
-            "unregistered",
-            level=logging.ERROR,
-            hotkey=hotkey.address,
-            reason=f"the hotkey is not registered on {self._name}: no challenge is answered",
-            hint="where the coldkey is, run "
-            f"`btcli subnets register --netuid {self._chain.netuid} --network {self._chain.network} "
-            f"--wallet-name {hotkey.wallet_name} --hotkey {hotkey.name}`",
-        )
-
     def _pause_s(self) -> float:
         """Until the chain is asked again; with jitter, so that replicas do not ask together."""
         if self._failures == 0:
-            return self._interval_s * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
+            interval_s = self._interval_s
+            if not self.registered(self._hotkey.address):
+                interval_s = min(interval_s, _UNREGISTERED_S)
+            return interval_s * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
         longest = min(self._interval_s, _FIRST_RETRY_S * 2 ** min(self._failures - 1, 16))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
@@ -336,6 +332,11 @@ class _Kept(BaseModel):
 
 
 _NEURONS = TypeAdapter(list[Neuron])
+
+
+def _say_unregistered(hotkey: Hotkey, *, where: str, hint: str) -> None:
+    reason = f"the hotkey is not registered {where}: no challenge is answered"
+    event(logger, "unregistered", level=logging.ERROR, hotkey=hotkey.address, reason=reason, hint=hint)
 
 
 def _is_public(ip: str) -> bool:

@@ -5,10 +5,11 @@ import logging
 from collections.abc import Callable, Mapping
 
 from serving.logs import event
+from serving.miner.keys import Hotkey, read_hotkey, refuse_coldkeys
 from serving.miner.settings import Settings
 from serving.miner.stamps import Stamp, stamp
 from streetvision.errors import SettingsError
-from streetvision.subnet.wallet import hotkey_file, load_keypair
+from streetvision.subnet.wallet import hotkey_file
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +22,16 @@ class Reloader:
     Args:
         environment: where the settings came from.
         settings: what is in force.
-        hotkey: address of the key in force.
-        apply: puts settings and the address of a key in force.
+        hotkey: the key in force.
+        apply: puts settings and a key in force.
     """
 
     def __init__(
         self,
         environment: Mapping[str, str],
         settings: Settings,
-        hotkey: str,
-        apply: Callable[[Settings, str], None],
+        hotkey: Hotkey,
+        apply: Callable[[Settings, Hotkey], None],
     ) -> None:
         self._environment = environment
         self._settings = settings
@@ -63,7 +64,7 @@ class Reloader:
         """Reads everything again and applies what may change."""
         try:
             settings = Settings.from_environment(self._environment)
-            hotkey = load_keypair(settings.wallet_path, settings.wallet_name, settings.hotkey_name).ss58_address
+            hotkey = own_hotkey(settings, self._environment)
         except (SettingsError, OSError) as err:
             event(logger, "reload_refused", level=logging.ERROR, reason=str(err))
             return
@@ -73,9 +74,19 @@ class Reloader:
             applied.add("hotkey")
             self._hotkey = hotkey
         self._apply(self._settings, hotkey)
-        event(logger, "reloaded", changed=sorted(applied), needs_restart=sorted(waiting), hotkey=hotkey)
+        event(logger, "reloaded", changed=sorted(applied), needs_restart=sorted(waiting), hotkey=hotkey.address)
 
     def _stamp(self) -> list[Stamp | None]:
         settings = self._settings
         key = hotkey_file(settings.wallet_path, settings.wallet_name, settings.hotkey_name)
         return [stamp(file) for file in (key, settings.settings_file) if file is not None]
+
+
+def own_hotkey(settings: Settings, environment: Mapping[str, str]) -> Hotkey:
+    """The hotkey that the settings name, where nothing more precious is in reach.
+
+    Raises:
+        SettingsError: there is none, or a coldkey or a mnemonic lies beside it.
+    """
+    refuse_coldkeys([settings.wallet_path, *settings.guarded_paths], environment)
+    return read_hotkey(settings.wallet_path, settings.wallet_name, settings.hotkey_name)

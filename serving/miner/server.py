@@ -12,19 +12,20 @@ from contextlib import asynccontextmanager
 from serving.logs import event
 from serving.miner.app import Edge, Operator
 from serving.miner.breaker import Breaker
+from serving.miner.chain import SubtensorChain
 from serving.miner.forward import Forward
 from serving.miner.http_server import HttpServer, Limits
-from serving.miner.metagraph import FileMetagraph
+from serving.miner.keys import Hotkey
+from serving.miner.metagraph import ChainMetagraph, Endpoint, FileMetagraph, Metagraph
 from serving.miner.metrics import Metrics
 from serving.miner.nonces import LocalNonces, NonceStore
 from serving.miner.prediction_log import PredictionLog, kept_in
 from serving.miner.predictor import Predictor
-from serving.miner.reload import Reloader
+from serving.miner.reload import Reloader, own_hotkey
 from serving.miner.settings import Settings
 from serving.miner.shadow import Shadow
 from serving.miner.verification import Verifier
 from streetvision.errors import BusyError, SettingsError
-from streetvision.subnet.wallet import load_keypair
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +44,19 @@ async def serve(settings: Settings, environment: Mapping[str, str] = os.environ)
         StorageError: the nonce file or the spool cannot be used.
         BusyError: a port or the spool is in use.
     """
-    hotkey = load_keypair(settings.wallet_path, settings.wallet_name, settings.hotkey_name).ss58_address
-    if settings.metagraph_file is None:
-        raise SettingsError("network `mock` needs a metagraph_file")
-    metagraph = FileMetagraph(settings.metagraph_file)
+    hotkey = own_hotkey(settings, environment)
     metrics = Metrics()
     with (
         listen(settings.host, settings.port) as public,
         listen(settings.metrics_host, settings.metrics_port) as private,
     ):
         async with (
+            metagraph_of(settings, hotkey, metrics, port=public.getsockname()[1]) as metagraph,
             nonce_store(settings) as nonces,
             prediction_log(settings, metrics) as journal,
             forward_to(settings, metrics, journal) as forward,
         ):
-            verifier = Verifier([hotkey], metagraph, nonces, policy=settings.policy)
+            verifier = Verifier([hotkey.address], metagraph, nonces, policy=settings.policy)
             edge = Edge(
                 verifier,
                 forward,
@@ -66,13 +65,21 @@ async def serve(settings: Settings, environment: Mapping[str, str] = os.environ)
                 body_limit_bytes=settings.largest_body_bytes,
                 answer_deadline_s=settings.answer_deadline_s,
             )
-            miner = MinerServer(edge, metrics, nonces, ready={"predictor": forward.ready}, limits=settings.limits)
 
-            def apply(settings: Settings, hotkey: str) -> None:
+            async def registered() -> bool:
+                return verifier.registered
+
+            text = "1 while a hotkey of ours is known to be registered; nobody is answered before"
+            metrics.gauge("registered", text, lambda: verifier.registered)
+            ready = {"predictor": forward.ready, "registered": registered}
+            miner = MinerServer(edge, metrics, nonces, ready=ready, limits=settings.limits)
+
+            def apply(settings: Settings, hotkey: Hotkey) -> None:
                 logging.getLogger().setLevel(settings.log_level_number)
                 verifier.policy = settings.policy
                 # Validators that have not yet heard of a new key go on calling the one before.
-                verifier.receivers = tuple(dict.fromkeys((hotkey, *verifier.receivers)))[:2]
+                verifier.receivers = tuple(dict.fromkeys((hotkey.address, *verifier.receivers)))[:2]
+                metagraph.change_hotkey(hotkey)
                 edge.body_limit_bytes = settings.largest_body_bytes
                 edge.answer_deadline_s = settings.answer_deadline_s
                 miner.set_limits(settings.limits)
@@ -86,8 +93,9 @@ async def serve(settings: Settings, environment: Mapping[str, str] = os.environ)
             event(
                 logger,
                 "started",
-                hotkey=hotkey,
-                registered=metagraph.neuron(hotkey) is not None,
+                hotkey=hotkey.address,
+                network=settings.network,
+                registered=verifier.registered,
                 port=public.getsockname()[1],
                 metrics_port=private.getsockname()[1],
                 predictor_url=settings.predictor_url,
@@ -162,7 +170,9 @@ def forward_to(settings: Settings, metrics: Metrics, journal: PredictionLog | No
         metrics.gauge("shadow_failed", "Pictures that it was asked about in vain", lambda: shadow.failed)
         metrics.gauge("shadow_dropped", "Pictures that nobody asked it about", lambda: shadow.dropped)
     breaker = Breaker()
-    metrics.gauge("breaker_open", "1 while the primary predictor is left alone", lambda: breaker.state != "closed")
+    states = ("closed", "half_open", "open")
+    text = "Of the primary predictor: 0 closed, 1 half open (a probe is on its way), 2 open (it is left alone)"
+    metrics.gauge("breaker_state", text, lambda: states.index(breaker.state))
     return Forward(
         predictor(settings.predictor_url),
         predictor(settings.fallback_url) if settings.fallback_url else None,
@@ -170,6 +180,46 @@ def forward_to(settings: Settings, metrics: Metrics, journal: PredictionLog | No
         breaker=breaker,
         observe=metrics.attempted,
     )
+
+
+@asynccontextmanager
+async def metagraph_of(settings: Settings, hotkey: Hotkey, metrics: Metrics, *, port: int) -> AsyncGenerator[Metagraph]:
+    """Who is on the network that the settings name, its age among the metrics.
+
+    Args:
+        settings: say how the chain is asked.
+        hotkey: our own.
+        metrics: are given what is known of the chain.
+        port: where we listen.
+
+    Raises:
+        SettingsError: the file cannot be read, or the address cannot be announced.
+    """
+
+    def watch(metagraph: Metagraph) -> None:
+        text = "Seconds since the neurons were known to be right, infinite before they ever were"
+        metrics.gauge("metagraph_age_seconds", text, lambda: metagraph.age_s)
+
+    if settings.metagraph_file is not None:
+        listed = FileMetagraph(settings.metagraph_file)
+        listed.change_hotkey(hotkey)
+        watch(listed)
+        yield listed
+        return
+    endpoint = Endpoint(port=settings.announce_port or port, ip=settings.announce_ip) if settings.announce else None
+    chain = SubtensorChain(
+        settings.network,
+        netuid=settings.netuid,
+        endpoints=settings.chain_endpoints,
+        deadline_s=settings.chain_deadline_s,
+    )
+    async with ChainMetagraph(
+        chain, hotkey, endpoint=endpoint, cache=settings.metagraph_cache, interval_s=settings.sync_interval_s
+    ) as metagraph:
+        watch(metagraph)
+        text = "How often in a row the chain did not do what it was asked"
+        metrics.gauge("chain_failures", text, lambda: metagraph.failures)
+        yield metagraph
 
 
 @asynccontextmanager

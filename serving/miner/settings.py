@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     HttpUrl,
@@ -16,6 +17,7 @@ from pydantic import (
     SecretStr,
     TypeAdapter,
     ValidationError,
+    WebsocketUrl,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -29,6 +31,12 @@ MIB = 1024 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Url = Annotated[str, AfterValidator(lambda text: str(TypeAdapter(HttpUrl).validate_python(text)).rstrip("/"))]
+NodeUrl = Annotated[str, AfterValidator(lambda text: str(TypeAdapter(WebsocketUrl).validate_python(text)).rstrip("/"))]
+
+
+def _listed(value: object) -> object:
+    """A variable of the environment holds a list with commas in between."""
+    return [part for part in map(str.strip, value.split(",")) if part] if isinstance(value, str) else value
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -55,6 +63,24 @@ class Settings(BaseModel):
     network: Literal["mock", "test", "finney"]
     metagraph_file: Path | None = None
     """JSON list of {uid, hotkey, stake, permit, ip, port}; for the network `mock`."""
+    netuid: int | None = Field(default=None, ge=0, le=65535)
+    """Number of the subnet; 72 on `finney` and 323 on `test` where it is not given."""
+    chain_endpoints: Annotated[tuple[NodeUrl, ...], BeforeValidator(_listed)] = ()
+    """Nodes in the order they are asked in, as `wss://my-node:9944`, commas between; the public one where none is."""
+    chain_deadline_s: float = Field(default=30.0, gt=0)
+    """Of one question to one node."""
+    sync_interval_s: float = Field(default=1200.0, ge=60)
+    """Between two looks at the neurons."""
+    metagraph_cache: Path | None = None
+    """Where the neurons outlive a restart."""
+    announce: bool = True
+    """Whether the chain is told where validators shall call, when it says something else."""
+    announce_ip: str | None = None
+    """The address for that; the one that the internet sees where it is not given."""
+    announce_port: int | None = Field(default=None, ge=1, le=65535)
+    """The port for that; `port` where it is not given."""
+    guarded_paths: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
+    """What else is searched for coldkeys and mnemonics before the start: every volume that is mounted."""
     predictor_url: Url
     """Base of the predictor's REST address, as in `http://127.0.0.1:8080`."""
     fallback_url: Url | None = None
@@ -102,10 +128,10 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _network_is_usable(self) -> Self:
-        if self.network != "mock":
-            raise ValueError(f"network `{self.network}` is not served yet, expected `mock`")
-        if self.metagraph_file is None:
+        if self.network == "mock" and self.metagraph_file is None:
             raise ValueError(f"network `mock` needs `{PREFIX}METAGRAPH_FILE`")
+        if self.network != "mock" and self.metagraph_file is not None:
+            raise ValueError(f"`{PREFIX}METAGRAPH_FILE` is for the network `mock`, here it is `{self.network}`")
         return self
 
     @model_validator(mode="after")

@@ -64,12 +64,21 @@ class Verifier:
         self._nonces = nonces
         self._clock_ns = clock_ns
 
+    @property
+    def registered(self) -> bool:
+        """Whether one of our own hotkeys is; nobody is answered before."""
+        return any(self._metagraph.registered(receiver) for receiver in self.receivers)
+
     def claim(self, request: Request) -> Claim:
         """What the headers alone tell.
 
         Raises:
-            WireError: 400 malformed; 401 unsigned, of another time or for another miner; 403 not allowed to ask.
+            WireError: 400 malformed; 401 unsigned, of another time or for another miner; 403 not allowed to ask;
+                503 not a miner of the subnet ourselves.
         """
+        if not self.registered:
+            message = f"this miner's hotkey `{self.receivers[0]}` is not known to be registered"
+            raise WireError(message, status=503, reason="not_registered")
         if not btauth.is_used(request.headers):
             legacy = protocol.parse_headers(request.headers)
             return Claim(caller=self._permitted(legacy.hotkey), signed=legacy)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from serving.miner.metagraph import ChainMetagraph, Endpoint, FileMetagraph, Hotkey, Neuron
+from serving.miner.keys import Hotkey
+from serving.miner.metagraph import ChainMetagraph, Endpoint, FileMetagraph, Neuron
 from streetvision.errors import ChainError, SettingsError
 
 VALIDATOR = Neuron(uid=0, hotkey="a validator", stake=5000.0, permit=True, ip="0.0.0.0", port=0)
@@ -125,8 +126,19 @@ async def test_a_chain_that_fails_leaves_what_was_known_and_is_asked_again(
         await until(lambda: metagraph.failures == 0)
 
 
+async def test_the_chain_is_asked_every_minute_while_our_hotkey_waits_to_be_registered(chain: LocalChain):
+    chain.listed = [VALIDATOR]
+    metagraph = ChainMetagraph(chain, HOTKEY, interval_s=1200)
+    await metagraph.sync()
+    assert 54 <= metagraph._pause_s() <= 66
+    chain.listed.append(OURS)
+    await metagraph.sync()
+    assert 1080 <= metagraph._pause_s() <= 1320
+
+
 async def test_pauses_grow_with_failures_up_to_the_interval(chain: LocalChain):
     metagraph = ChainMetagraph(chain, HOTKEY, interval_s=1200)
+    await metagraph.sync()
     pauses = {}
     for failures in (0, 1, 2, 3, 50, 5000):
         metagraph._failures = failures

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from bittensor_wallet import Keyfile, Keypair
 from serving.miner.metagraph import FileMetagraph
 from serving.miner.server import serve
 from serving.miner.settings import PREFIX, Settings
+from streetvision import atomic
 from streetvision.errors import BusyError, SettingsError, StorageError
 
 # Fixtures come from the conftest.py beside this file.
+ALICE = Keypair.create_from_uri("//Alice")
 MINER = Keypair.create_from_uri("//Bob")
 COMMAND = [sys.executable, "-W", "error", "-m", "serving.miner"]
 
@@ -94,6 +96,27 @@ async def test_a_missing_wallet_is_named(miner_environment: Callable[..., dict[s
         await start(miner_environment(WALLET_NAME="other"))
 
 
+@pytest.mark.parametrize("place", ["wallet", "volume", "environment"])
+async def test_a_coldkey_in_reach_is_named_and_the_miner_does_not_start(
+    miner_environment: Callable[..., dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    env = miner_environment(GUARDED_PATHS=f"{tmp_path / 'data'},{tmp_path / 'none'}")
+    (tmp_path / "data").mkdir()
+    phrase = Keypair.generate_mnemonic(12)
+    match place:
+        case "wallet":
+            (tmp_path / "wallets" / "miner" / "coldkey").write_text("{}")
+        case "volume":
+            (tmp_path / "data" / "backup.txt").write_text(phrase)
+        case _:
+            env["NOTES"] = phrase
+    with pytest.raises(SettingsError, match="does not start where a coldkey is in reach: ") as raised:
+        await asyncio.wait_for(serve(Settings.from_environment(env), env), timeout=5)
+    found = {"wallet": "coldkey` is named as a coldkey", "volume": "backup.txt` holds a mnemonic"}
+    assert found.get(place, "environment variable `NOTES` holds a mnemonic") in raised.value.message
+    assert phrase.split()[0] + " " not in str(raised.value)
+
+
 async def test_a_nonce_file_that_cannot_be_written_is_named(
     miner_environment: Callable[..., dict[str, str]], tmp_path: Path
 ):
@@ -119,6 +142,72 @@ def test_a_refusal_to_start_is_one_sentence_and_exit_code_2():
     assert result.stderr.startswith("miner: `STREETVISION_MINER_")
     assert "`STREETVISION_MINER_PROT` is no setting of the miner" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+# --- the network
+
+
+def neurons(*keypairs: Keypair) -> list[dict[str, Any]]:
+    return [
+        {"uid": uid, "hotkey": one.ss58_address, "stake": 5000.0, "permit": True, "ip": "8.8.8.8", "port": 8091}
+        for uid, one in enumerate(keypairs)
+    ]
+
+
+def test_an_unregistered_miner_serves_nothing_and_says_what_to_do(start_process: Callable[..., Any], tmp_path: Path):
+    miner = start_process()
+    metagraph = tmp_path / "metagraph.json"
+    assert miner.validator.ask().status_code == 200
+    atomic.write_json(metagraph, neurons(ALICE))
+    reply = miner.validator.ask()
+    assert (reply.status_code, miner.refused()) == (503, {"not_registered": 1})
+    ready = httpx.get(miner.operator + "/health/ready")
+    assert (ready.status_code, ready.json()) == (
+        503,
+        {"ready": False, "accepting": True, "predictor": True, "registered": False},
+    )
+    assert miner.counts()["streetvision_miner_registered"] == 0
+    metagraph = tmp_path / "others.json"
+    atomic.write_json(metagraph, neurons(ALICE))
+    late = start_process(METAGRAPH_FILE=str(metagraph))
+    [event] = [event for event in late.events() if event["event"] == "unregistered"]
+    assert "add it to that file" in event["hint"]
+    atomic.write_json(metagraph, neurons(ALICE, MINER))
+    assert late.validator.ask().status_code == 200
+    assert late.counts()["streetvision_miner_registered"] == 1
+
+
+@pytest.fixture
+def silent_node() -> Iterator[str]:
+    """Address of a node that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"ws://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_silent_chain_costs_no_answer_where_the_neurons_were_known(
+    start_process: Callable[..., Any], silent_node: str, tmp_path: Path
+):
+    cache = tmp_path / "kept.json"
+    chain = {"NETWORK": "finney", "METAGRAPH_FILE": None, "CHAIN_ENDPOINTS": silent_node, "CHAIN_DEADLINE_S": "0.5"}
+    ignorant = start_process(METAGRAPH_CACHE=str(cache), **chain)
+    assert ignorant.validator.ask().status_code == 503
+    assert ignorant.counts()["streetvision_miner_metagraph_age_seconds"] == float("inf")
+    atomic.write_json(cache, {"chain": "finney/72", "synced_at": time.time() - 7200, "neurons": neurons(ALICE, MINER)})
+    miner = start_process(METAGRAPH_CACHE=str(cache), **chain)
+    begun_s = time.monotonic()
+    assert miner.validator.ask().json()["prediction"] == 0.77
+    assert time.monotonic() - begun_s < 2
+    assert eventually(lambda: miner.counts()["streetvision_miner_chain_failures"] >= 1)
+    assert miner.validator.ask().json()["prediction"] == 0.77
+    assert 7200 <= miner.counts()["streetvision_miner_metagraph_age_seconds"] < 7300
+    [failed] = [event for event in miner.events() if event["event"] == "chain_failed"]
+    assert failed["reason"] == f"`{silent_node}` did not answer `neurons` within 0.5 s"
+    assert miner.stop() == 0
+
+
+async def test_an_address_that_cannot_be_announced_is_named(miner_environment: Callable[..., dict[str, str]]):
+    with pytest.raises(SettingsError, match="`10.0.0.7` is no address that validators can call"):
+        await start(miner_environment(NETWORK="test", METAGRAPH_FILE=None, ANNOUNCE_IP="10.0.0.7"))
 
 
 # --- nonces across processes
@@ -244,6 +333,17 @@ def test_a_new_hotkey_is_noticed_and_the_old_one_still_answered(start_process: C
     assert (event["changed"], event["hotkey"]) == (["hotkey"], new.ss58_address)
     assert miner.validator.ask(receiver=new.ss58_address).status_code == 200
     assert miner.validator.ask(receiver=MINER.ss58_address).status_code == 200
+
+
+def test_a_coldkey_that_comes_later_stops_a_reload_and_no_answer(start_process: Callable[..., Any], tmp_path: Path):
+    miner = start_process()
+    (tmp_path / "wallets" / "miner" / "coldkey").write_text("{}")
+    miner.popen.send_signal(signal.SIGHUP)
+    assert eventually(lambda: reloads(miner) != [])
+    [event] = reloads(miner)
+    assert event["event"] == "reload_refused"
+    assert "coldkey` is named as a coldkey" in event["reason"]
+    assert miner.validator.ask().status_code == 200
 
 
 def test_a_hotkey_that_vanishes_leaves_the_one_in_force(start_process: Callable[..., Any], tmp_path: Path):

@@ -57,6 +57,9 @@ def test_an_unknown_variable_is_an_error():
         ("REGIME", "R4"),
         ("CONNECTIONS", "0"),
         ("BODY_TIMEOUT_S", "0"),
+        ("SYNC_INTERVAL_S", "1"),
+        ("ANNOUNCE_PORT", "0"),
+        ("CHAIN_ENDPOINTS", "https://entrypoint"),
     ],
 )
 def test_an_unusable_value_is_named(name: str, value: str):
@@ -65,14 +68,24 @@ def test_an_unusable_value_is_named(name: str, value: str):
 
 
 @pytest.mark.parametrize("network", ["finney", "test"])
-def test_a_network_with_a_chain_is_refused_in_words(network: str):
-    with pytest.raises(SettingsError, match=f"network `{network}` is not served yet, expected `mock`"):
-        Settings.from_environment(environment(NETWORK=network))
+def test_a_network_with_a_chain_needs_no_more_than_its_name(network: str):
+    settings = Settings.from_environment(environment(NETWORK=network, METAGRAPH_FILE=None))
+    assert (settings.netuid, settings.chain_endpoints, settings.announce) == (None, (), True)
 
 
-def test_the_mock_network_needs_its_file():
-    with pytest.raises(SettingsError, match="needs `STREETVISION_MINER_METAGRAPH_FILE`"):
+def test_only_the_mock_network_has_a_file():
+    with pytest.raises(SettingsError, match=f"needs `{PREFIX}METAGRAPH_FILE`"):
         Settings.from_environment(environment(METAGRAPH_FILE=None))
+    with pytest.raises(SettingsError, match="METAGRAPH_FILE` is for the network `mock`, here it is `finney`"):
+        Settings.from_environment(environment(NETWORK="finney"))
+
+
+def test_lists_have_commas_in_a_variable_and_are_lists_in_the_file(tmp_path: Path):
+    nodes, volumes = ["wss://mine:9944", "wss://yours"], ["/data", "/spool"]
+    given = Settings.from_environment(environment(CHAIN_ENDPOINTS=", ".join(nodes), GUARDED_PATHS=",".join(volumes)))
+    filed = Settings.from_environment(with_file(tmp_path, {"chain_endpoints": nodes, "guarded_paths": volumes}))
+    assert given.chain_endpoints == filed.chain_endpoints == tuple(nodes)
+    assert given.guarded_paths == filed.guarded_paths == tuple(map(Path, volumes))
 
 
 @pytest.mark.parametrize(("name", "value"), [("SHADOW_URL", "http://127.0.0.1:1"), ("BUCKET", "predictions")])

@@ -33,6 +33,9 @@ class Registered:
         stake, permit = known[hotkey]
         return Neuron(uid=7, hotkey=hotkey, stake=stake, permit=permit, ip="127.0.0.1", port=0)
 
+    def registered(self, hotkey: str) -> bool:
+        return hotkey == BOB.ss58_address
+
 
 @dataclass
 class Clock:
@@ -267,3 +270,11 @@ async def test_its_nonces_are_taken_once_but_in_any_order(verifier: Verifier):
 async def test_another_route_is_another_request(verifier: Verifier):
     head = btauth_head(target="/ExtendedImageSynapse")
     assert await admit(verifier, Head(head.headers, "/ImageSynapse"), BODY) == "401 bad_signature"
+
+
+# --- our own registration
+
+
+async def test_who_is_not_registered_answers_nobody(clock: Clock):
+    outcome = await admit(verifier_at(clock, receivers=[EVE.ss58_address]), legacy(receiver=EVE.ss58_address))
+    assert outcome == "503 not_registered"
