@@ -56,6 +56,10 @@ class State:
         """Who is registered on the mock network of `make up` (`stay`) or of a run."""
         return self.root / ("metagraph.json" if stay else "metagraph-run.json")
 
+    def miner(self, *, stay: bool) -> Path:
+        """What the miner of `make up` (`stay`) or of a run keeps: its nonces and its prediction log."""
+        return self.root / ("miner" if stay else "miner-run")
+
     @property
     def tracking_uri(self) -> str:
         """MLflow's database."""

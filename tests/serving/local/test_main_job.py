@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from serving.local import processes
+from streetvision.curation.prediction_log import read_log, segment_files
 from streetvision.data.procedural import ProceduralSource
 
 pytestmark = [
@@ -131,6 +132,8 @@ def test_a_stack_stays_up_answers_a_validator_as_forecast_and_leaves_nothing_beh
         assert (comparison["score_inside"], comparison["reward_inside"]) == (True, True), comparison
     finally:
         local(state, "down")
+    log = read_log(segment_files(state / "miner" / "predictions"))
+    assert [row.outcome for row in log.rows] == ["answered"] * 500
     assert not any(processes.alive(content[name]["pid"]) for name in ("predictor", "miner", "mlflow"))
     assert ours(state) == []
 
