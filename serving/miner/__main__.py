@@ -1,5 +1,6 @@
 """`python -m serving.miner`: settings come from `STREETVISION_MINER_*` (see settings.py)."""
 
+import argparse
 import os
 import sys
 
@@ -13,6 +14,11 @@ from streetvision.errors import BusyError, InputError, StorageError
 
 def main() -> int:
     """Runs the miner; 0 after a signal, 2 where it could not start."""
+    argparse.ArgumentParser(
+        prog="python -m serving.miner",
+        description="Answer validators. Every setting is a variable of the environment:\n\n" + Settings.help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     try:
         settings = Settings.from_environment(os.environ)
         logs.configure(settings.log_level_number)

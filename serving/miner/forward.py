@@ -105,6 +105,12 @@ class Forward:
         """
         return await _Race(self, image, deadline_s).run()
 
+    def move_primary(self, url: str) -> None:
+        """Asks the primary at another address from the next picture on; nothing is held against it there."""
+        if url != self.primary.url:
+            self.primary.move(url)
+            self.breaker.succeeded()
+
     async def ready(self) -> bool:
         """Whether one of the predictors says that it would answer now."""
         asked = [self.primary, *([self.fallback] if self.fallback else [])]

@@ -68,8 +68,7 @@ class Predictor:
 
     def __init__(self, url: str, *, model_name: str) -> None:
         self._model_name = model_name
-        self._infer_url = f"{url}/v2/models/{model_name}/infer"
-        self._ready_url = f"{url}/v2/models/{model_name}/ready"
+        self.move(url)
         self._kept = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S))
         self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True))
 
@@ -81,6 +80,12 @@ class Predictor:
     ) -> None:
         await self._kept.close()
         await self._fresh.close()
+
+    def move(self, url: str) -> None:
+        """Asks at another address from the next question on."""
+        self.url = url
+        self._infer_url = f"{url}/v2/models/{self._model_name}/infer"
+        self._ready_url = f"{url}/v2/models/{self._model_name}/ready"
 
     async def ask(self, image: bytes, *, fresh: bool = False) -> Answer:
         """The answer for one encoded picture, however long that takes.

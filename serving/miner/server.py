@@ -82,6 +82,7 @@ async def serve(settings: Settings, environment: Mapping[str, str] = os.environ)
                 metagraph.change_hotkey(hotkey)
                 edge.body_limit_bytes = settings.largest_body_bytes
                 edge.answer_deadline_s = settings.answer_deadline_s
+                forward.move_primary(settings.predictor_url)
                 miner.set_limits(settings.limits)
 
             reloader = Reloader(environment, settings, hotkey, apply)

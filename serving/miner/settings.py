@@ -53,14 +53,18 @@ class Settings(BaseModel):
     What `reloaded` says can change takes effect while the miner runs, when it comes from the file.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     settings_file: Path | None = None
     """JSON object of further settings, their names in lower case and without the prefix."""
     wallet_path: Path
+    """Folder of the wallets, as `~/.bittensor/wallets`; there must be no coldkey in it."""
     wallet_name: str = Field(min_length=1)
+    """Folder of the wallet in there."""
     hotkey_name: str = Field(min_length=1)
+    """File of the hotkey in the wallet's folder `hotkeys`."""
     network: Literal["mock", "test", "finney"]
+    """Where validators come from: a chain, or a file."""
     metagraph_file: Path | None = None
     """JSON list of {uid, hotkey, stake, permit, ip, port}; for the network `mock`."""
     netuid: int | None = Field(default=None, ge=0, le=65535)
@@ -88,10 +92,15 @@ class Settings(BaseModel):
     shadow_url: Url | None = None
     """Of a challenger, which is shown what was answered; what it says goes to the prediction log."""
     model_name: str = Field(default="roadwork", pattern=r"^[A-Za-z0-9._-]+$")
+    """As the predictors call it."""
     host: str = "0.0.0.0"  # noqa: S104 - validators call from anywhere
+    """Address where challenges are taken."""
     port: Port = 8091
+    """Port where challenges are taken."""
     metrics_host: str = "127.0.0.1"
+    """Address of the operator's port: `/metrics`, `/health/live`, `/health/ready`."""
     metrics_port: Port = 9091
+    """The operator's port."""
     regime: Literal["R0", "R1", "R2", "R3"] = "R1"
     """Rules of the subnet; in R3 pictures come at their own size."""
     body_limit_bytes: int | None = Field(default=None, ge=1024)
@@ -99,32 +108,41 @@ class Settings(BaseModel):
     bodies_limit_bytes: int = Field(default=64 * MIB, ge=MIB)
     """Of all bodies in flight together."""
     head_timeout_s: float = Field(default=5.0, gt=0)
+    """Until the headers of a request are complete."""
     body_timeout_s: float = Field(default=5.0, gt=0)
+    """Until its body is."""
     idle_timeout_s: float = Field(default=30.0, gt=0)
+    """Until a connection without a request is closed."""
     connections: int = Field(default=1024, ge=1)
+    """Of all callers together."""
     connections_per_address: int = Field(default=64, ge=0)
-    """0 for no limit, as behind a load balancer that hides its callers."""
+    """Of one address; 0 for no limit, as behind a load balancer that hides its callers."""
     answer_deadline_s: float = Field(default=8.5, gt=0, le=9.0)
     """From the arrival of a challenge; the validator hangs up at 9 s."""
     drain_s: float = Field(default=0.0, ge=0)
     """How long connections are still accepted after readiness is gone, for a load balancer to notice."""
     require_permit: bool = True
+    """Whether only callers with a validator permit are answered."""
     minimum_stake: float = Field(default=0.0, ge=0)
+    """In alpha, of a caller who is answered."""
     nonce_file: Path | None = None
     """Where nonces outlive a restart."""
     spool_folder: Path | None = None
     """Where the prediction log waits for its upload; without one nothing is written down."""
     spool_limit_bytes: int = Field(default=1024 * MIB, ge=32 * MIB)
+    """Above which its oldest part is dropped unsent."""
     replica: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     """Which miner this is in the prediction log; the name of its machine where it is empty."""
     bucket: str | None = Field(default=None, min_length=1)
     """Where the prediction log goes; its keys are those that boto3 finds."""
     bucket_prefix: str = ""
+    """Of its objects' names there."""
     s3_endpoint_url: Url | None = None
     """Of an S3 server that is not Amazon's."""
     nonce_server: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """Address of a Redis server where replicas share nonces."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """At debug every answer and every refusal is a line."""
 
     @model_validator(mode="after")
     def _network_is_usable(self) -> Self:
@@ -191,6 +209,18 @@ class Settings(BaseModel):
         except ValidationError as err:
             raise SettingsError("; ".join(_sentence(error) for error in err.errors())) from err
 
+    @classmethod
+    def help(cls) -> str:
+        """Every variable with its default and what it means, a line or two each."""
+        lines: list[str] = []
+        for name, field in cls.model_fields.items():
+            default = " [required]" if field.is_required() else f" [{_shown(field.default)}]"
+            live = ", may change while it runs" if name in _LIVE else ""
+            lines.append(f"{PREFIX}{name.upper()}{default}{live}")
+            if field.description:
+                lines.append(f"    {field.description}")
+        return "\n".join(lines)
+
     def reloaded(self, other: Self) -> tuple[set[str], set[str]]:
         """Names of what differs in `other`: what may change while the miner runs, and what waits for a restart."""
         changed = {name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)}
@@ -199,9 +229,16 @@ class Settings(BaseModel):
 
 _LIVE = {
     *("wallet_path", "wallet_name", "hotkey_name"),
+    "predictor_url",
     *("require_permit", "minimum_stake", "regime", "body_limit_bytes", "bodies_limit_bytes", "answer_deadline_s"),
     *("head_timeout_s", "body_timeout_s", "idle_timeout_s", "connections", "connections_per_address", "log_level"),
 }
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "none" if default is None or default in ((), "") else str(default)
 
 
 def _read(file: Path) -> dict[str, Any]:

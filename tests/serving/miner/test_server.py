@@ -20,6 +20,7 @@ from serving.miner.server import serve
 from serving.miner.settings import PREFIX, Settings
 from streetvision import atomic
 from streetvision.errors import BusyError, SettingsError, StorageError
+from tests.serving.miner.predictors import good, scripted
 
 # Fixtures come from the conftest.py beside this file.
 ALICE = Keypair.create_from_uri("//Alice")
@@ -210,6 +211,15 @@ async def test_an_address_that_cannot_be_announced_is_named(miner_environment: C
         await start(miner_environment(NETWORK="test", METAGRAPH_FILE=None, ANNOUNCE_IP="10.0.0.7"))
 
 
+def test_help_tells_every_setting_its_default_and_what_may_change():
+    result = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=20)
+    assert result.returncode == 0
+    assert all(f"\n{PREFIX}{name.upper()}" in result.stdout for name in Settings.model_fields)
+    assert f"{PREFIX}MINIMUM_STAKE [0.0], may change while it runs\n" in result.stdout
+    assert "\n    Where nonces outlive a restart.\n" in result.stdout
+    assert subprocess.run([*COMMAND, "--port"], capture_output=True, timeout=20).returncode == 2
+
+
 # --- nonces across processes
 
 
@@ -333,6 +343,28 @@ def test_a_new_hotkey_is_noticed_and_the_old_one_still_answered(start_process: C
     assert (event["changed"], event["hotkey"]) == (["hotkey"], new.ss58_address)
     assert miner.validator.ask(receiver=new.ss58_address).status_code == 200
     assert miner.validator.ask(receiver=MINER.ss58_address).status_code == 200
+
+
+async def test_another_predictor_is_asked_without_a_connection_lost(
+    start_process: Callable[..., Any], settings_file: Callable[..., Path]
+):
+    async with scripted(good(0.1)) as blue, scripted(good(0.9)) as green:
+        file = settings_file(predictor_url=blue.url)
+        miner = start_process(SETTINGS_FILE=str(file), PREDICTOR_URL=None)
+        with httpx.Client(trust_env=False) as kept:
+            url = miner.validator.url + "/ImageSynapse"
+
+            def ask() -> float:
+                headers, body = miner.validator.request()
+                return kept.post(url, headers=headers, content=body).json()["prediction"]
+
+            assert await asyncio.to_thread(ask) == 0.1
+            settings_file(predictor_url=green.url)
+            while not reloads(miner):  # nobody sent a signal
+                await asyncio.sleep(0.02)
+            assert await asyncio.to_thread(ask) == 0.9
+            assert len(kept._transport._pool.connections) == 1
+        assert reloads(miner)[0]["changed"] == ["predictor_url"]
 
 
 def test_a_coldkey_that_comes_later_stops_a_reload_and_no_answer(start_process: Callable[..., Any], tmp_path: Path):
