@@ -110,7 +110,8 @@ def batching(repeat: int) -> Iterator[Figure]:
 def _measure(one: _Contestant, programs: Path, body: Path, many: list[Load], alone: list[Load]) -> None:
     body.write_text(one.body % base64.b64encode(encode_jpeg(street(224))).decode())
     command = (str(programs / one.command[0]), *one.command[1:])
-    with server(command, one.ready, path=programs, folder=one.folder) as running:
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"  # of what it starts itself
+    with server(command, one.ready, folder=one.folder, PATH=path) as running:
         running.load(one.path, body, connections=64, seconds=2)  # BentoML learns how long its engine takes
         many.append(running.load(one.path, body, connections=64, seconds=5))
         alone.append(running.load(one.path, body, connections=1, seconds=2.5))

@@ -3,12 +3,8 @@
 import asyncio
 import contextlib
 import json
-import os
 import random
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +18,9 @@ from bittensor_wallet import Keypair
 
 from streetvision.subnet.protocol import build_request
 from streetvision.subnet.wallet import create_hotkey
+from tests.bench import servers
 from tests.bench.measure import Figure
-from tests.bench.servers import ROOT, Running
+from tests.bench.servers import Running
 
 ALICE, BOB, EVE = (Keypair.create_from_uri(f"//{name}") for name in ("Alice", "Bob", "Eve"))
 PICTURE = random.Random(0).randbytes(7_300)  # as long as a typical challenge
@@ -105,11 +102,11 @@ def over_time(folder: Path, repeat: int) -> Iterator[Figure]:
 def running(name: str, folder: Path) -> Iterator[Running]:
     """The edge or the axon with a constant predictor."""
     metagraph = folder / "metagraph.json"
-    write_metagraph(metagraph, ALICE.ss58_address)
-    port = free_port()
-    arguments = [str(port)] + ([str(metagraph)] if name == "edge" else [])
+    write_metagraph(metagraph, ALICE.ss58_address, BOB.ss58_address)
+    arguments = ["{port}"] + ([str(metagraph)] if name == "edge" else [])
+    command = [sys.executable, "-m", f"tests.bench.peers.{name}", *arguments]
     home = {"HOME": str(folder), "BT_NO_PARSE_CLI_ARGS": "true"}  # the axon writes there
-    with started([sys.executable, "-m", f"tests.bench.peers.{name}", *arguments], port, home) as server:
+    with servers.server(command, "/", status=404, **home) as server:
         yield server
 
 
@@ -118,7 +115,6 @@ def miner(folder: Path) -> Iterator[Running]:
     """The whole miner, as it is deployed; its predictor is not there."""
     hotkey = create_hotkey(folder / "wallets", "miner", "default")
     write_metagraph(folder / "metagraph.json", hotkey)
-    port = free_port()
     settings = {
         "WALLET_PATH": folder / "wallets",
         "WALLET_NAME": "miner",
@@ -127,42 +123,12 @@ def miner(folder: Path) -> Iterator[Running]:
         "METAGRAPH_FILE": folder / "metagraph.json",
         "PREDICTOR_URL": "http://127.0.0.1:1",
         "HOST": "127.0.0.1",
-        "PORT": port,
+        "PORT": "{port}",
         "METRICS_PORT": 0,
     }
     environment = {f"STREETVISION_MINER_{name}": str(value) for name, value in settings.items()}
-    with started([sys.executable, "-m", "serving.miner"], port, environment) as server:
+    with servers.server([sys.executable, "-m", "serving.miner"], "/", status=404, **environment) as server:
         yield server
-
-
-@contextlib.contextmanager
-def started(command: list[str], port: int, environment: dict[str, str]) -> Iterator[Running]:
-    """A server, from the moment it answers anything at all."""
-    begun_s = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        while not _speaks(port):
-            if process.poll() is not None or time.perf_counter() - begun_s > 60:
-                raise RuntimeError(f"{' '.join(command)} did not come up, see it for yourself")
-            time.sleep(0.01)
-        yield Running(process.pid, port, time.perf_counter() - begun_s)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-def _speaks(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        return connection.recv(100).startswith(b"HTTP/1.1 404")
-    return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def write_metagraph(file: Path, *hotkeys: str) -> None:

@@ -1,7 +1,6 @@
 """What it costs to ask a predictor: our client and form against others, and answers while a shadow hangs."""
 
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -19,13 +18,13 @@ import pybase64
 import uvloop
 from grpc import aio
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
-from PIL import Image
 
 from serving.miner.forward import Forward
 from serving.miner.predictor import Predictor
 from serving.miner.shadow import Shadow
 from streetvision.imaging import encode_jpeg
-from tests.bench.measure import Figure
+from tests.bench.measure import Figure, cpu_s
+from tests.bench.pictures import street
 from tests.serving.miner.predictors import HANG, Process, channel_model, scripted, start
 
 MODEL = "roadwork"
@@ -82,7 +81,7 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 
 async def _ask_in_turn(process: Process, rounds: int) -> dict[str, Cost]:
     """One way after the other in every round, and back in the next."""
-    image = _picture()
+    image = encode_jpeg(street(224))
     async with _ways(process) as ways:
         answers = {name: round(await way(image), 6) for name, way in ways.items()}
         assert len(set(answers.values())) == 1, answers
@@ -94,24 +93,13 @@ async def _ask_in_turn(process: Process, rounds: int) -> dict[str, Cost]:
 
 
 async def _round(way: Way, image: bytes, pid: int, cost: Cost) -> None:
-    server_s, client_s = _cpu_s(pid), time.process_time()
+    server_s, client_s = cpu_s(pid), time.process_time()
     for _ in range(ASKED):
         begun_s = time.perf_counter()
         await way(image)
         cost.took_s.append(time.perf_counter() - begun_s)
     cost.client_s.append((time.process_time() - client_s) / ASKED)
-    cost.server_s.append((_cpu_s(pid) - server_s) / ASKED)
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _picture() -> bytes:
-    """A JPEG of about 11 kB, as validators send."""
-    noise = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-    return encode_jpeg(np.asarray(Image.fromarray(noise).resize((224, 224))))
+    cost.server_s.append((cpu_s(pid) - server_s) / ASKED)
 
 
 @asynccontextmanager

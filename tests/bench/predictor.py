@@ -27,6 +27,7 @@ from serving.predictor.dataplane import FixedRepository, PredictorDataPlane
 from serving.predictor.model import PredictorModel
 from serving.predictor.rest import RestServer
 from streetvision.imaging import encode_jpeg
+from streetvision.models.backbones import load_backbone
 from tests.bench.measure import Figure
 from tests.bench.models import exported
 from tests.bench.peers.ours import classifier
@@ -176,7 +177,8 @@ def footprint(repeat: int) -> Iterator[Figure]:
     megabytes: dict[str, list[float]] = {"ours": [], "stock": []}
     slopes = []
     with tempfile.TemporaryDirectory() as name:
-        directory = exported(Path(name))
+        backbone = load_backbone("efficientnet-lite0", cache_dir=Path(name) / "cache")
+        directory = exported(backbone, Path(name))
         commands = {
             "ours": ("-m", "serving.predictor", f"--model-dir={directory.path}"),
             "stock": (str(PEERS / "kserve_onnx.py"), "--model_name=roadwork", f"--model_dir={directory.path}"),

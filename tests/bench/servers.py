@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.load import Load
-from tests.bench.measure import descendants, proportional
+from tests.bench.measure import cpu_s, descendants, proportional
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PEERS = Path(__file__).parent / "peers"
@@ -35,7 +35,7 @@ class Running:
 
     def cpu_s(self) -> float:
         """Processor time of the server and all it started."""
-        return sum(_cpu_s(pid) for pid in {self.pid, *descendants(self.pid)})
+        return sum(cpu_s(pid) for pid in {self.pid, *descendants(self.pid)})
 
     def memory(self) -> int:
         """Proportional set size of the server and all it started, in bytes."""
@@ -55,30 +55,30 @@ class Running:
 
 
 @contextlib.contextmanager
-def server(command: Sequence[str], ready: str, *, path: Path | None = None, folder: Path = ROOT) -> Iterator[Running]:
+def server(
+    command: Sequence[str], ready: str, *, status: int = 200, folder: Path = ROOT, **environment: str
+) -> Iterator[Running]:
     """Yields a server once it answers.
 
     Args:
         command: what starts it; `{port}` is filled in.
-        ready: path that answers 200 once it serves.
-        path: folder of programs it starts itself.
+        ready: path that answers with `status` once it serves.
+        status: of that answer.
         folder: where it runs.
+        environment: what is added to ours; `{port}` is filled in.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else dict(os.environ)
+    port = free_port()
     begun_s = time.monotonic()
     process = subprocess.Popen(
-        [part.format(port=port) for part in command],
+        [part.replace("{port}", str(port)) for part in command],
         cwd=folder,
-        env=environment,
+        env=os.environ | {name: value.replace("{port}", str(port)) for name, value in environment.items()},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        while not _answers(f"http://127.0.0.1:{port}{ready}"):
+        while _status(f"http://127.0.0.1:{port}{ready}") != status:
             if process.poll() is not None or time.monotonic() - begun_s > 120:
                 raise RuntimeError(f"{' '.join(command)} did not come up, see it for yourself")
             time.sleep(0.01)
@@ -91,17 +91,13 @@ def server(command: Sequence[str], ready: str, *, path: Path | None = None, fold
                 process.wait(3)
 
 
-def _answers(url: str) -> bool:
+def _status(url: str) -> int:
+    """Of what is answered there, 0 where nothing is."""
     try:
         with urllib.request.urlopen(url, timeout=5) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return reply.status
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from streetvision.inference.model_directory import write_config
-
-SIZE_PX = 32
+from tests.brightness import write_model_directory
+from tests.ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -120,49 +116,9 @@ async def scripted(*script: Say) -> AsyncIterator[Scripted]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def unused_url() -> str:
-    """Where nobody listens."""
-    return f"http://127.0.0.1:{free_port()}"
-
-
 def channel_model(folder: Path, channel: int) -> Path:
     """A model directory whose model says how bright one channel of a picture is: above a quarter is roadwork."""
-    nodes = [
-        helper.make_node("Gather", ["image", "channel"], ["grey"], axis=3),
-        helper.make_node("Cast", ["grey"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "full"], ["probability"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIZE_PX, SIZE_PX, 3])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N"])],
-        [
-            helper.make_tensor("channel", TensorProto.INT64, [], [channel]),
-            helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
-            helper.make_tensor("full", TensorProto.FLOAT, [], [255.0]),
-        ],
-    )
-    folder.mkdir()
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, folder / "model.onnx")
-    write_config(
-        folder,
-        preset="brightness",
-        input_size_px=SIZE_PX,
-        threshold=0.25,
-        temperature=1.0,
-        data_version="d" * 64,
-        code_version="c" * 64,
-        git_sha="",
-    )
-    return folder
+    return write_model_directory(folder, channels=[channel])
 
 
 # A process that has imported all that a predictor needs, and whose children serve: a dead one is replaced at once.
@@ -231,7 +187,7 @@ class Process:
 
 
 def start(model_dir: Path, log: Path, *options: object) -> Process:
-    port, grpc_port = free_port(), free_port()
+    port, grpc_port = free_ports(2)
     given = ["--model-dir", model_dir, "--http_port", port, "--grpc_port", grpc_port, "--host", "127.0.0.1"]
     command = [sys.executable, "-c", _SUPERVISOR, *map(str, [*given, "--threads", 1, *options])]
     with log.open("wb") as file:

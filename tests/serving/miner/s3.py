@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from boto3.session import Session
 from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
+
+from tests.ports import free_port
 
 BUCKET = "streetvision-log"
 ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE", "a very secret key of a test"
@@ -35,12 +38,7 @@ def use_keys(monkeypatch: pytest.MonkeyPatch, *, access_key: str = ACCESS_KEY, s
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
-
-
-class S3:
+class S3(ABC):
     """A server that can be stopped and started again, and the look of somebody else into it."""
 
     def __init__(self) -> None:
@@ -50,11 +48,11 @@ class S3:
         config = Config(s3={"addressing_style": "path"})
         self.client: Any = Session(**keys).client("s3", endpoint_url=self.url, config=config)
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self) -> None: ...
 
-    def stop(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def stop(self) -> None: ...
 
     def close(self) -> None:
         self.stop()

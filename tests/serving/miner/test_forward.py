@@ -13,6 +13,7 @@ import pytest
 from serving.miner.breaker import Breaker
 from serving.miner.forward import Forward, Outcome
 from serving.miner.predictor import Answer, AskError, Predictor
+from tests.ports import unused_url
 from tests.serving.miner.predictors import (
     BUSY,
     FAIL,
@@ -25,7 +26,6 @@ from tests.serving.miner.predictors import (
     good,
     reply,
     scripted,
-    unused_url,
 )
 
 PICTURE = b"\xff\xd8 not really a picture \xff\xd9"

@@ -1,7 +1,6 @@
 import asyncio
 import logging
 import os
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +17,7 @@ from serving.miner.nonces import GENERATION_S, LocalNonces, Session
 from serving.miner.shared_nonces import SharedNonces
 from streetvision.errors import StorageError, WireError
 from streetvision.subnet import btauth, protocol
+from tests.ports import free_port
 
 NOW_NS = 1_795_343_571_765_456_882
 SECOND = 1_000_000_000
@@ -274,9 +274,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = Server(tmp_path_factory.mktemp("redis"), port)
+    server = Server(tmp_path_factory.mktemp("redis"), free_port())
     yield server
     server.kill()
 

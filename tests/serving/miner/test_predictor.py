@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.miner.predictor import Answer, AskError, Predictor, _answer
+from tests.ports import unused_url
 from tests.serving.miner.predictors import (
     BREAK_OFF,
     BUSY,
@@ -24,7 +25,6 @@ from tests.serving.miner.predictors import (
     good,
     reply,
     scripted,
-    unused_url,
     v2,
 )
 

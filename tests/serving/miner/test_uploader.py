@@ -12,6 +12,7 @@ from serving import logs
 from serving.miner.spool import MIB, Spool
 from serving.miner.uploader import Bucket, Uploader
 from streetvision.errors import SettingsError, StorageError
+from tests.ports import unused_url
 from tests.serving.miner.entries import picture, sha256
 from tests.serving.miner.s3 import (
     ACCESS_KEY,
@@ -22,7 +23,6 @@ from tests.serving.miner.s3 import (
     Moto,
     Refuse,
     VersityGateway,
-    free_port,
     use_keys,
 )
 
@@ -316,7 +316,7 @@ def test_at_the_end_no_server_is_waited_for_any_longer(moto: Moto, spool: Spool,
 
 def test_at_the_end_a_server_that_is_down_is_asked_once_more(spool: Spool, start: Start, keys: None):
     fill(spool, [1])
-    uploader = start(f"http://127.0.0.1:{free_port()}", pause_s=60)
+    uploader = start(unused_url(), pause_s=60)
     wait_for(lambda: uploader.failures == 1)
     begun = time.monotonic()
     uploader.close(wait_s=20)

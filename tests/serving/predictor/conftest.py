@@ -1,11 +1,6 @@
 import json
-import socket
 import subprocess
-import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +8,19 @@ from typing import Any
 
 import httpx
 import numpy as np
-import onnx
 import pytest
 from kserve.model_repository import ModelRepository
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
+from serving.local import processes
 from serving.predictor.dataplane import FixedRepository, PredictorDataPlane
 from serving.predictor.model import PredictorModel
 from serving.predictor.rest import RestServer
 from streetvision.errors import EngineError
 from streetvision.inference.classifier import Classifier
-from streetvision.inference.model_directory import ModelDirectory, write_config
-
-SIZE_PX = 32
+from streetvision.inference.model_directory import ModelDirectory
+from tests.brightness import SIZE_PX, write_model_directory
+from tests.ports import free_ports
 
 
 @dataclass
@@ -45,67 +39,23 @@ class Server:
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def wait_until_ready(self, timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{self.url}/v2/health/ready", timeout=1).close()
-                return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
-        pytest.fail(f"predictor is not ready: {self.log.read_text()[-2000:]}")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    def wait_until_ready(self) -> None:
+        processes.await_http(f"{self.url}/v2/health/ready", self.process, self.log)
 
 
 def start(model_dir: Path, log: Path, *options: str) -> Server:
     """Queue of 32 pictures, so that one full request fills it."""
     http_port, grpc_port = free_ports(2)
     arguments = ["--model-dir", model_dir, "--http_port", http_port, "--grpc_port", grpc_port, "--threads", 1]
-    command = [sys.executable, "-m", "serving.predictor", *map(str, arguments), "--queue-limit", "32", *options]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    command = [*map(str, arguments), "--queue-limit", "32", *options]
+    process = processes.start("serving.predictor", command, environment={}, log=log, stay=False)
     return Server(process, http_port, grpc_port, log)
 
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory of a model that answers the mean brightness; threshold 0.25."""
-    path = tmp_path_factory.mktemp("model")
-    nodes = [
-        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "full"], ["probability"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIZE_PX, SIZE_PX, 3])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N"])],
-        [
-            helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
-            helper.make_tensor("full", TensorProto.FLOAT, [], [255.0]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, path / "model.onnx")
-    write_config(
-        path,
-        preset="brightness",
-        input_size_px=SIZE_PX,
-        threshold=0.25,
-        temperature=1.0,
-        data_version="d" * 64,
-        code_version="c" * 64,
-        git_sha="",
-    )
-    return path
+    return write_model_directory(tmp_path_factory.mktemp("predictor") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +145,3 @@ async def client(model: PredictorModel) -> Any:
         transport=httpx.ASGITransport(application(model)), base_url="http://predictor"
     ) as client:
         yield client
-
-
-@pytest.fixture
-def free_port() -> int:
-    return free_ports(1)[0]

@@ -22,6 +22,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from serving.predictor import server as module
 from serving.predictor.__main__ import main
 from streetvision.imaging import encode_jpeg
+from tests.ports import free_port
 
 Server = Any  # the one of conftest.py
 INFER = "/v2/models/roadwork/infer"
@@ -211,10 +212,10 @@ def test_port_in_use_is_one_sentence_and_code_2(
 
 
 def test_unusable_model_directory_is_one_sentence_and_code_2(
-    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "_configure_logs", lambda level: None)  # this process keeps its own
-    options = ["--model-dir", tmp_path, "--http_port", free_port, "--enable_grpc", "false"]
+    options = ["--model-dir", tmp_path, "--http_port", free_port(), "--enable_grpc", "false"]
     assert run_main(monkeypatch, *options) == 2
     assert capsys.readouterr().err.startswith(f"error: `config.json` is missing: `{tmp_path}`\nhint: ")
 

@@ -2,72 +2,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from streetvision.inference.model_directory import ModelDirectory, write_config
+from streetvision.inference.model_directory import ModelDirectory
+from tests.brightness import write_model_directory
 
 if TYPE_CHECKING:
     from streetvision.models.backbones import Backbone
 
-SIZE_PX = 32
 MakeExported = Callable[..., ModelDirectory]
-
-
-def _brightness_model(path: Path, *, divisor: float = 255.0, input_name: str = "image", batch: int | str = "N") -> None:
-    """An ONNX model whose probability is the mean brightness / `divisor`."""
-    nodes = [
-        helper.make_node("Cast", [input_name], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "divisor"], ["probability"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info(input_name, TensorProto.UINT8, [batch, SIZE_PX, SIZE_PX, 3])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [batch])],
-        [
-            helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
-            helper.make_tensor("divisor", TensorProto.FLOAT, [], [divisor]),
-        ],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-
-
-def _describe(path: Path, *, input_size_px: int = SIZE_PX, threshold: float = 0.25) -> ModelDirectory:
-    return write_config(
-        path,
-        preset="brightness",
-        input_size_px=input_size_px,
-        threshold=threshold,
-        temperature=1.0,
-        data_version="d" * 64,
-        code_version="c" * 64,
-        git_sha="",
-    )
-
-
-@pytest.fixture
-def brightness_model() -> Callable[..., None]:
-    return _brightness_model
-
-
-@pytest.fixture
-def describe() -> Callable[..., ModelDirectory]:
-    return _describe
 
 
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
     """A model directory of a model that answers the mean brightness; threshold 0.25."""
-    path = tmp_path / "model"
-    path.mkdir()
-    _brightness_model(path / "model.onnx")
-    (path / "training.json").write_text("{}\n")
-    _describe(path)
-    return path
+    return write_model_directory(tmp_path / "model")
 
 
 def _tiny_backbone(preset: str, folder: Path) -> "Backbone":
@@ -109,11 +58,7 @@ def _tiny_backbone(preset: str, folder: Path) -> "Backbone":
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> MakeExported:
     """Model directories as training exports them, with a random head on the preset's class of backbone."""
-    import torch  # five seconds, which only those tests are to pay that want a model
-
-    from streetvision.models.heads import Head
-    from streetvision.training.encode import backbone_onnx
-    from streetvision.training.export import export_model
+    from tests.bench.models import exported  # torch takes five seconds, for those tests to pay that want a model
 
     made: dict[tuple[str, int], ModelDirectory] = {}
 
@@ -121,23 +66,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> MakeExported:
         if (preset, external_data_over_bytes) not in made:
             folder = tmp_path_factory.mktemp(preset)
             backbone = _tiny_backbone(preset, folder / "cache")
-            torch.manual_seed(0)
-            head = Head(backbone.width).eval()
-            size_px = backbone.preset.size_px
-            pictures = np.random.default_rng(0).integers(0, 256, (2, size_px, size_px, 3), dtype=np.uint8)
-            path = folder / "model"
-            path.mkdir()
-            export_model(
+            made[preset, external_data_over_bytes] = exported(
                 backbone,
-                head,
-                0.2,  # sharp, so that small differences of the features show
-                0.5,
-                path,
-                backbone_path=backbone_onnx(backbone, folder / "cache"),
-                fixtures=pictures,
+                folder,
+                temperature=0.2,  # sharp, so that small differences of the features show
                 external_data_over_bytes=external_data_over_bytes,
             )
-            made[preset, external_data_over_bytes] = _describe(path, input_size_px=size_px, threshold=0.5)
         return made[preset, external_data_over_bytes]
 
     return make

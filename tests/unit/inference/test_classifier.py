@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,8 +8,8 @@ from numpy.typing import NDArray
 from streetvision.errors import EngineError, ImageError, ModelDirectoryError
 from streetvision.imaging import encode_jpeg, model_input
 from streetvision.inference.classifier import Classifier, fixture_jpeg
-from streetvision.inference.model_directory import ModelDirectory
 from streetvision.inference.onnx import OnnxEngine
+from tests.brightness import describe, write_model
 
 
 def grey(value: int, height: int = 32, width: int = 32) -> NDArray[np.uint8]:
@@ -75,16 +74,14 @@ def test_open_refuses_an_altered_directory(model_dir: Path) -> None:
         Classifier.open(model_dir)
 
 
-def test_engine_and_directory_must_agree_on_the_size(model_dir: Path, describe: Callable[..., ModelDirectory]) -> None:
+def test_engine_and_directory_must_agree_on_the_size(model_dir: Path) -> None:
     engine = OnnxEngine(model_dir / "model.onnx", size_px=32, threads=1)
     with pytest.raises(EngineError, match="engine takes 32 px pictures, expected 64"):
         Classifier(describe(model_dir, input_size_px=64), engine)
 
 
-def test_warm_up_fails_where_the_model_answers_nonsense(
-    model_dir: Path, brightness_model: Callable[..., None], describe: Callable[..., ModelDirectory]
-) -> None:
-    brightness_model(model_dir / "model.onnx", divisor=1.0)  # black passes, the fixture picture does not
+def test_warm_up_fails_where_the_model_answers_nonsense(model_dir: Path) -> None:
+    write_model(model_dir / "model.onnx", divisor=1.0)  # black passes, the fixture picture does not
     describe(model_dir)
     with pytest.raises(EngineError, match="expected a number in"):
         Classifier.open(model_dir, threads=1).warm_up()

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from streetvision.inference.comparison import compare
 from streetvision.inference.onnx import OnnxEngine
+from tests.brightness import write_model
 
 GREYS = np.arange(0, 256, 15)
 IMAGES = np.stack([np.full((32, 32, 3), value, dtype=np.uint8) for value in GREYS])  # 18: no multiple of a batch size
@@ -15,11 +16,11 @@ MakeEngine = Callable[[float], OnnxEngine]
 
 
 @pytest.fixture
-def brightness(tmp_path: Path, brightness_model: Callable[..., None]) -> MakeEngine:
+def brightness(tmp_path: Path) -> MakeEngine:
     """An engine that answers the mean brightness / the divisor."""
 
     def make(divisor: float) -> OnnxEngine:
-        brightness_model(tmp_path / f"{divisor}.onnx", divisor=divisor)
+        write_model(tmp_path / f"{divisor}.onnx", divisor=divisor)
         return OnnxEngine(tmp_path / f"{divisor}.onnx", size_px=32, threads=1)
 
     return make

@@ -18,6 +18,7 @@ from streetvision.inference.cuda import Gpu, find_gpu
 from streetvision.inference.engines import open_engine
 from streetvision.inference.model_directory import ModelDirectory
 from streetvision.inference.onnx import CUDA, OnnxEngine
+from tests.brightness import describe, write_model
 
 
 def has_gpu() -> bool:
@@ -136,13 +137,12 @@ def open_verified(directory: ModelDirectory, answering: dict[str, Path], monkeyp
 
 def test_the_first_precision_that_answers_alike_serves(
     directory: ModelDirectory,
-    brightness_model: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
     for name, divisor in (("nan", 0.0), ("near", 255.5)):
-        brightness_model(tmp_path / name, divisor=divisor)
+        write_model(tmp_path / name, divisor=divisor)
     models = {"fp16": tmp_path / "nan", "bf16": tmp_path / "near", "fp32": directory.model_path}
     with caplog.at_level(logging.INFO):
         engine = open_verified(directory, models, monkeypatch)
@@ -154,16 +154,14 @@ def test_the_first_precision_that_answers_alike_serves(
 
 
 def test_where_no_precision_answers_alike_the_reason_of_each_is_told(
-    directory: ModelDirectory, brightness_model: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    directory: ModelDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    brightness_model(tmp_path / "far", divisor=280.0)
+    write_model(tmp_path / "far", divisor=280.0)
     with pytest.raises(EngineError, match=r"differently from ONNX Runtime \(fp16: 0.7143 on .*; bf16: .*; fp32: .*\)"):
         open_verified(directory, dict.fromkeys(("fp16", "bf16", "fp32"), tmp_path / "far"), monkeypatch)
 
 
-def test_pictures_of_the_model_directory_are_compared_on_too(
-    model_dir: Path, describe: Callable[..., ModelDirectory], monkeypatch: pytest.MonkeyPatch
-):
+def test_pictures_of_the_model_directory_are_compared_on_too(model_dir: Path, monkeypatch: pytest.MonkeyPatch):
     picture = np.full((48, 64, 3), 7, dtype=np.uint8)
     (model_dir / "street.jpg").write_bytes(encode_jpeg(picture))
     directory = describe(model_dir)

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ import pytest
 
 from streetvision.errors import ModelDirectoryError
 from streetvision.inference.model_directory import ModelDirectory
+from tests.brightness import describe
 
 
-def test_open_gives_back_what_write_config_wrote(model_dir: Path, describe: Callable[..., ModelDirectory]) -> None:
+def test_open_gives_back_what_write_config_wrote(model_dir: Path) -> None:
     written = describe(model_dir)
     opened = ModelDirectory.open(model_dir)
     assert opened == written
@@ -20,18 +20,14 @@ def test_open_gives_back_what_write_config_wrote(model_dir: Path, describe: Call
     assert opened.version == opened.sha256[:12]
 
 
-def test_files_of_the_push_are_neither_listed_nor_refused(
-    model_dir: Path, describe: Callable[..., ModelDirectory]
-) -> None:
+def test_files_of_the_push_are_neither_listed_nor_refused(model_dir: Path) -> None:
     (model_dir / "README.md").write_text("card")
     (model_dir / ".hidden").write_text("x")
     assert set(describe(model_dir).config.files) == {"model.onnx", "training.json"}
     ModelDirectory.open(model_dir)
 
 
-def test_external_data_counts_into_the_identity_of_the_model(
-    model_dir: Path, describe: Callable[..., ModelDirectory]
-) -> None:
+def test_external_data_counts_into_the_identity_of_the_model(model_dir: Path) -> None:
     model = (model_dir / "model.onnx").read_bytes()
     (model_dir / "model.onnx.data").write_bytes(b"weights")
     with pytest.raises(ModelDirectoryError, match=r"`model.onnx.data` is not listed"):
@@ -86,7 +82,7 @@ def test_config_that_is_no_json_is_one_sentence(model_dir: Path) -> None:
     assert "\n" not in raised.value.message
 
 
-def test_write_config_refuses_a_folder_without_a_model(tmp_path: Path, describe: Callable[..., ModelDirectory]) -> None:
+def test_write_config_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelDirectoryError, match=r"`model.onnx` is not listed"):
         describe(tmp_path)
     with pytest.raises(ModelDirectoryError, match="cannot be read"):
@@ -94,8 +90,6 @@ def test_write_config_refuses_a_folder_without_a_model(tmp_path: Path, describe:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, math.nan])
-def test_write_config_refuses_a_threshold_that_cannot_be_mapped(
-    model_dir: Path, describe: Callable[..., ModelDirectory], threshold: float
-) -> None:
+def test_write_config_refuses_a_threshold_that_cannot_be_mapped(model_dir: Path, threshold: float) -> None:
     with pytest.raises(ModelDirectoryError, match="`threshold`"):
         describe(model_dir, threshold=threshold)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from streetvision.errors import EngineError
 from streetvision.inference.model_directory import ModelDirectory
 from streetvision.inference.onnx import OnnxEngine
+from tests.brightness import write_model
 
 AZURE = "AzureExecutionProvider"  # takes no operation of ours, and says nothing
 
@@ -35,10 +36,8 @@ def test_batch_of_another_shape_or_type_is_refused(model_dir: Path, batch: NDArr
 
 
 @pytest.mark.parametrize(("divisor", "value", "answer"), [(0.0, 0, "nan"), (0.0, 9, "inf"), (100.0, 255, "2.55")])
-def test_answer_that_is_no_probability_is_an_error(
-    tmp_path: Path, brightness_model: Callable[..., None], divisor: float, value: int, answer: str
-) -> None:
-    brightness_model(tmp_path / "model.onnx", divisor=divisor)
+def test_answer_that_is_no_probability_is_an_error(tmp_path: Path, divisor: float, value: int, answer: str) -> None:
+    write_model(tmp_path / "model.onnx", divisor=divisor)
     engine = OnnxEngine(tmp_path / "model.onnx", size_px=32, threads=1)
     with pytest.raises(EngineError, match=f"answered {answer} for picture 0, expected"):
         engine.predict(grey(value))
@@ -52,10 +51,8 @@ def test_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interface", [{"input_name": "pixels"}, {"batch": 1}])
-def test_model_with_another_interface_is_refused(
-    tmp_path: Path, brightness_model: Callable[..., None], interface: dict[str, str | int]
-) -> None:
-    brightness_model(tmp_path / "model.onnx", **interface)
+def test_model_with_another_interface_is_refused(tmp_path: Path, interface: dict[str, str | int]) -> None:
+    write_model(tmp_path / "model.onnx", **interface)
     with pytest.raises(EngineError, match="has inputs and outputs"):
         OnnxEngine(tmp_path / "model.onnx", size_px=32, threads=1)
 
