@@ -21,9 +21,10 @@ from streetvision.subnet.reward import Tracker, mean_rewards
 from tests.bench.batching import batching
 from tests.bench.decode import decode
 from tests.bench.edge import edge
+from tests.bench.footprint import footprint
 from tests.bench.forward import forward
 from tests.bench.measure import Figure, memory, seconds
-from tests.bench.predictor import footprint, predictor, transports
+from tests.bench.predictor import predictor, transports
 from tests.bench.views import views
 from tests.registry.worlds import World, answers
 

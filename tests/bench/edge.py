@@ -1,4 +1,4 @@
-"""The miner's edge beside bittensor's stock axon, under attack, at its start and over many requests."""
+"""The miner's edge beside bittensor's stock axon, under attack and over many requests."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ def edge(repeat: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         yield from against_the_axon(Path(folder), repeat)
         yield from under_attack(Path(folder))
-        yield from over_time(Path(folder), repeat)
+        yield from over_time(Path(folder))
 
 
 def against_the_axon(folder: Path, repeat: int) -> Iterator[Figure]:
@@ -78,14 +78,7 @@ def under_attack(folder: Path) -> Iterator[Figure]:
     yield Figure("  processor time of a refusal, connection and all", "ms", reject_ms, 2, int(sent))
 
 
-def over_time(folder: Path, repeat: int) -> Iterator[Figure]:
-    starts, sizes = [], []
-    for _ in range(repeat):
-        with miner(folder) as server:
-            starts.append(server.start_s)
-            sizes.append(server.memory())
-    yield Figure("miner: from nothing to its first refusal", "s", statistics.median(starts), None, repeat)
-    yield Figure("miner: memory when idle", "MB", statistics.median(sizes) / 1e6, None, repeat)
+def over_time(folder: Path) -> Iterator[Figure]:
     with running("edge", folder) as server:
         uvloop.run(load(server, rounds=5_000 // CONNECTIONS))
         before = server.memory()

@@ -1,4 +1,4 @@
-"""The predictor beside stock KServe: one call without sockets, the ways to send a picture, start and memory."""
+"""The predictor beside stock KServe: one call without sockets, and the ways to send a picture."""
 
 import asyncio
 import base64
@@ -27,19 +27,16 @@ from serving.predictor.dataplane import FixedRepository, PredictorDataPlane
 from serving.predictor.model import PredictorModel
 from serving.predictor.rest import RestServer
 from streetvision.imaging import encode_jpeg
-from streetvision.models.backbones import load_backbone
 from tests.bench.measure import Figure
-from tests.bench.models import exported
 from tests.bench.peers.ours import classifier
 from tests.bench.pictures import street
-from tests.bench.servers import PEERS, Running, server
+from tests.bench.servers import Running, server
 
-_INFER = "/v2/models/roadwork/infer"
-_READY = "/v2/models/roadwork/ready"
-_PYTHON = sys.executable
+INFER = "/v2/models/roadwork/infer"
+READY = "/v2/models/roadwork/ready"
 
 
-def _v2(images: list[bytes]) -> bytes:
+def v2(images: list[bytes]) -> bytes:
     data = [base64.b64encode(image).decode() for image in images]
     image = {"name": "image", "shape": [len(data)], "datatype": "BYTES", "data": data}
     return json.dumps({"inputs": [image]}).encode()
@@ -47,7 +44,7 @@ def _v2(images: list[bytes]) -> bytes:
 
 def predictor(repeat: int) -> Iterator[Figure]:
     """One V2 request through each application, both with a model that is a constant."""
-    body = _v2([encode_jpeg(street(224))])
+    body = v2([encode_jpeg(street(224))])
     taken = asyncio.run(_calls({"ours": _our_application(), "stock": _stock_application()}, body, rounds=20 * repeat))
     ours, stock = (statistics.median(taken[name]) for name in ("ours", "stock"))
     yield Figure("one V2 call without sockets", "us", 1e6 * ours, None, 20 * repeat)
@@ -74,8 +71,8 @@ async def _call(application: Callable[..., Awaitable[None]], body: bytes) -> Non
         "http_version": "1.1",
         "method": "POST",
         "scheme": "http",
-        "path": _INFER,
-        "raw_path": _INFER.encode(),
+        "path": INFER,
+        "raw_path": INFER.encode(),
         "query_string": b"",
         "root_path": "",
         "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
@@ -135,9 +132,9 @@ def transports(repeat: int) -> Iterator[Figure]:
     """The ways to send one picture, with an engine that takes no time: what half of the answers take, and the CPU."""
     picture = encode_jpeg(street(224))
     seen: dict[str, list[tuple[float, float]]] = {"base64 in JSON": [], "the picture alone": [], "gRPC": []}
-    command = (_PYTHON, "-m", "tests.bench.peers.ours", "--http_port={port}", "--instant")
-    with tempfile.TemporaryDirectory() as name, server(command, _READY) as running:
-        (Path(name) / "json").write_bytes(_v2([picture]))
+    command = (sys.executable, "-m", "tests.bench.peers.ours", "--http_port={port}", "--instant")
+    with tempfile.TemporaryDirectory() as name, server(command, READY) as running:
+        (Path(name) / "json").write_bytes(v2([picture]))
         (Path(name) / "jpeg").write_bytes(picture)
         for _ in range(repeat):
             for way, file, kind in (
@@ -145,7 +142,7 @@ def transports(repeat: int) -> Iterator[Figure]:
                 ("the picture alone", "jpeg", "image/jpeg"),
             ):
                 begun_s = running.cpu_s()
-                load = running.load(_INFER, Path(name) / file, connections=1, seconds=3, kind=kind)
+                load = running.load(INFER, Path(name) / file, connections=1, seconds=3, kind=kind)
                 seen[way].append((load.p50_ms, 1000 * (running.cpu_s() - begun_s) / (load.rps * 3)))
             seen["gRPC"].append(_grpc(running, picture))
     for way, measured in seen.items():
@@ -168,52 +165,3 @@ def _grpc(running: Running, picture: bytes, *, count: int = 500) -> tuple[float,
             infer(request)
             taken_s.append(time.perf_counter() - begun_s)
     return 1000 * statistics.median(taken_s), 1000 * (running.cpu_s() - cpu_s) / count
-
-
-def footprint(repeat: int) -> Iterator[Figure]:
-    """Start and memory of predictor and stock KServe on the same ONNX, and what 10,000 requests leave behind."""
-    picture = encode_jpeg(street(224))
-    start_s: dict[str, list[float]] = {"ours": [], "stock": []}
-    megabytes: dict[str, list[float]] = {"ours": [], "stock": []}
-    slopes = []
-    with tempfile.TemporaryDirectory() as name:
-        backbone = load_backbone("efficientnet-lite0", cache_dir=Path(name) / "cache")
-        directory = exported(backbone, Path(name))
-        commands = {
-            "ours": ("-m", "serving.predictor", f"--model-dir={directory.path}"),
-            "stock": (str(PEERS / "kserve_onnx.py"), "--model_name=roadwork", f"--model_dir={directory.path}"),
-        }
-        body = Path(name) / "body"
-        body.write_bytes(_v2([picture]))
-        for number in range(repeat):
-            for who, command in commands.items():
-                with server((_PYTHON, *command, "--http_port={port}", "--enable_grpc=false"), _READY) as running:
-                    start_s[who].append(running.start_s)
-                    for count in (1, 4, 1):
-                        running.post(_INFER, _v2([picture] * count))
-                    megabytes[who].append(running.memory() / 1e6)
-                    if who == "ours" and number == 0:
-                        slopes.append(_slope(running, body))
-    for unit, what, taken in (("s", "start", start_s), ("MB", "memory after a few requests", megabytes)):
-        ours, stock = statistics.median(taken["ours"]), statistics.median(taken["stock"])
-        yield Figure(f"predictor: {what}", unit, ours, None, repeat)
-        yield Figure("  as a multiple of a stock KServe predictor's", "", ours / stock, 1.1, repeat)
-    yield Figure("  growth over 10,000 requests", "MB", statistics.median(slopes), 1.0, 1)
-
-
-def _slope(running: Running, body: Path, *, requests: int = 10_000) -> float:
-    """Megabytes that the memory grows by over so many requests, once it has settled."""
-    settled = False
-    while not settled:
-        before = running.memory()
-        _ask(running, body, requests // 5)
-        settled = running.memory() - before < 1_000_000
-    before = running.memory()
-    _ask(running, body, requests)
-    return (running.memory() - before) / 1e6
-
-
-def _ask(running: Running, body: Path, requests: int) -> None:
-    done = 0.0
-    while done < requests:
-        done += 10 * running.load(_INFER, body, connections=8, seconds=10).rps
