@@ -1,6 +1,6 @@
 """The chain of Bittensor, asked through its own SDK in a child process.
 
-The SDK waits for minutes on a websocket that has gone silent, takes two seconds and 90 MB to import, and decodes for
+The SDK waits for minutes on a websocket that has gone silent, takes a second and 90 MB to import, and decodes for
 longer than a challenge may wait. A child of its own for every call costs nothing in between, keeps all of that from
 the event loop, begins with a new connection each time, and is killed when its deadline is over.
 """

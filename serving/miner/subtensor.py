@@ -22,6 +22,7 @@ from bittensor_wallet import Keyfile
 from streetvision.errors import ChainError
 
 _AXON_PROTOCOL = 4  # what every axon announces
+_RAO = 10**9  # in one alpha
 
 
 def main() -> None:
@@ -65,20 +66,23 @@ def answer(question: dict[str, Any], *, connect: Callable[[str], Any] = Subtenso
 
 
 def _neurons(subtensor: Any, netuid: int) -> list[dict[str, Any]]:
-    metagraph = subtensor.metagraph(netuid, lite=True)
-    # The SDK hides it where it could not read the stakes.
-    if len(metagraph.S) != len(metagraph.neurons):
-        raise ChainError(f"{len(metagraph.S)} stakes of {len(metagraph.neurons)} neurons could be read")
+    # Not `metagraph`: it asks for more than this, fails where that does, and hides why stakes could not be read.
+    block = subtensor.get_current_block()
+    neurons = subtensor.neurons_lite(netuid, block=block)
+    state = subtensor.query_runtime_api("SubnetInfoRuntimeApi", "get_subnet_state", [netuid], block=block)
+    stakes = dict(zip(state["hotkeys"], state["total_stake"], strict=True)) if state else {}
+    if unknown := sum(neuron.hotkey not in stakes for neuron in neurons):
+        raise ChainError(f"the stakes of {unknown} of {len(neurons)} neurons are missing")
     return [
         {
             "uid": int(neuron.uid),
             "hotkey": str(neuron.hotkey),
-            "stake": float(stake),
+            "stake": stakes[neuron.hotkey] / _RAO,  # not `neuron.stake`, which is far less for validators
             "permit": bool(neuron.validator_permit),
             "ip": str(neuron.axon_info.ip),
             "port": int(neuron.axon_info.port),
         }
-        for neuron, stake in zip(metagraph.neurons, metagraph.S, strict=True)
+        for neuron in neurons
     ]
 
 

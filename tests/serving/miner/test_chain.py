@@ -192,62 +192,43 @@ def subtensor() -> Iterator[ModuleType]:
 
 
 class Node:
-    """What bittensor's client decodes from a node; `metagraph` is its own."""
-
-    chain_endpoint = "ws://node"
+    """What bittensor's client decodes from a node; how that becomes neurons is its own."""
 
     def __init__(self, subtensor: ModuleType, *, stakes: int = 2) -> None:
         self.stakes = stakes
         self.sent: list[Any] = []
         self.success = True
-        self.metagraph = subtensor.Subtensor.metagraph.__get__(self)
+        self.neurons_lite = subtensor.Subtensor.neurons_lite.__get__(self)
 
     def get_current_block(self) -> int:
         return 100
 
-    def neurons_lite(self, *, block: int, netuid: int) -> list[Any]:
-        from bittensor.core.chain_data import NeuronInfoLite
+    def query_runtime_api(self, runtime_api: str, method: str, params: list[int], block: int) -> Any:
+        assert (params, block) == ([72], 100)
+        match runtime_api, method:
+            case "NeuronInfoRuntimeApi", "get_neurons_lite":
+                return [self.neuron(0, ALICE, 4, 0x01020304), self.neuron(1, BOB, 6, 0x20014860 << 96 | 1)]
+            case "SubnetInfoRuntimeApi", "get_subnet_state":
+                hotkeys = [BOB.ss58_address, ALICE.ss58_address]
+                state = {"hotkeys": hotkeys[: self.stakes], "total_stake": [0, 7_500_000_001][: self.stakes]}
+                return state if self.stakes else None
+        raise AssertionError(f"{runtime_api}.{method}")
 
-        zero = dict.fromkeys(
-            [
-                *("consensus", "dividends", "emission", "incentive", "last_update", "pruning_score", "rank", "trust"),
-                *("validator_trust", "active"),
-            ],
-            0,
-        )
+    def neuron(self, uid: int, key: Keypair, ip_type: int, ip: int) -> dict[str, Any]:
+        zeros = ["consensus", "dividends", "emission", "incentive", "last_update", "pruning_score", "rank", "trust"]
         nowhere = {"block": 0, "version": 1, "ip": 0, "port": 0, "ip_type": 4}
-        axon = nowhere | {"ip": 0x01020304, "port": 8091, "protocol": 4, "placeholder1": 0, "placeholder2": 0}
-        return [
-            NeuronInfoLite.from_dict(
-                zero
-                | {
-                    "uid": uid,
-                    "netuid": netuid,
-                    "hotkey": key.ss58_address,
-                    "coldkey": key.ss58_address,
-                    "stake": [],
-                    "validator_permit": uid == 0,
-                    "axon_info": dict(axon),
-                    "prometheus_info": dict(nowhere),
-                }
-            )
-            for uid, key in enumerate([ALICE, BOB])
-        ]
-
-    def query_runtime_api(self, *, runtime_api: str, method: str, params: list[int], block: int) -> dict[str, Any]:
-        assert (runtime_api, method) == ("SubnetInfoRuntimeApi", "get_subnet_state")
-        lists = ["active", "validator_permit", "pruning_score", "last_update", "emission", "dividends", "incentives"]
-        lists += ["consensus", "trust", "rank", "block_at_registration", "alpha_stake", "tao_stake", "emission_history"]
-        return {name: [] for name in lists} | {"netuid": params[0], "total_stake": [7_500_000_000, 0][: self.stakes]}
-
-    def get_metagraph_info(self, **_: Any) -> None:
-        return None
-
-    def get_mechanism_count(self, **_: Any) -> int:
-        return 1
-
-    def get_mechanism_emission_split(self, **_: Any) -> None:
-        return None
+        axon = {"ip": ip, "ip_type": ip_type, "port": 8091, "protocol": 4, "placeholder1": 0, "placeholder2": 0}
+        return dict.fromkeys([*zeros, "validator_trust"], 0) | {
+            "uid": uid,
+            "netuid": 72,
+            "hotkey": key.ss58_address,
+            "coldkey": key.ss58_address,
+            "active": True,
+            "stake": [(key.ss58_address, 1)],
+            "validator_permit": uid == 0,
+            "axon_info": nowhere | axon,
+            "prometheus_info": nowhere,
+        }
 
     def compose_call(self, **call: Any) -> dict[str, Any]:
         return call
@@ -262,19 +243,20 @@ class Node:
         return Response
 
 
-def test_a_metagraph_of_bittensor_becomes_neurons(subtensor: Any):
+def test_what_a_node_says_becomes_neurons_with_the_stake_of_the_subnet(subtensor: Any):
     question = {"call": "neurons", "endpoint": "ws://node", "netuid": 72}
     neurons = subtensor.answer(question, connect=lambda _: Node(subtensor))
     assert [Neuron(**neuron) for neuron in json.loads(json.dumps(neurons))] == [
-        Neuron(uid=0, hotkey=ALICE.ss58_address, stake=7.5, permit=True, ip="1.2.3.4", port=8091),
-        Neuron(uid=1, hotkey=BOB.ss58_address, stake=0.0, permit=False, ip="1.2.3.4", port=8091),
+        Neuron(uid=0, hotkey=ALICE.ss58_address, stake=7.500000001, permit=True, ip="1.2.3.4", port=8091),
+        Neuron(uid=1, hotkey=BOB.ss58_address, stake=0.0, permit=False, ip="2001:4860::1", port=8091),
     ]
 
 
-def test_stakes_that_are_missing_are_no_stakes_of_zero(subtensor: Any):
+@pytest.mark.parametrize("stakes", [0, 1])
+def test_stakes_that_are_missing_are_no_stakes_of_zero(subtensor: Any, stakes: int):
     question = {"call": "neurons", "endpoint": "ws://node", "netuid": 72}
-    with pytest.raises(ChainError, match="1 stakes of 2 neurons"):
-        subtensor.answer(question, connect=lambda _: Node(subtensor, stakes=1))
+    with pytest.raises(ChainError, match=f"stakes of {2 - stakes} of 2 neurons are missing"):
+        subtensor.answer(question, connect=lambda _: Node(subtensor, stakes=stakes))
 
 
 @pytest.mark.parametrize(
