@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 
 import uvloop
@@ -19,6 +20,7 @@ def main() -> int:
         description="Answer validators. Every setting is a variable of the environment:\n\n" + Settings.help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     try:
         settings = Settings.from_environment(os.environ)
         logs.configure(settings.log_level_number)

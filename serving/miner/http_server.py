@@ -122,7 +122,7 @@ class Request:
         self.arrival_s = arrival_s
         self._connection = connection
         self._limits = limits
-        self._body_until_s = asyncio.get_running_loop().time() + limits.body_timeout_s
+        self._body_until_s = arrival_s + limits.body_timeout_s
         self._proven, self._unproven = rooms
         self._room: Room | None = None  # until somebody asks for the body, there is no more of it than came along
         self._buffer = bytearray()

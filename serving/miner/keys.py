@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -42,19 +42,28 @@ def read_hotkey(wallets: Path, wallet_name: str, name: str) -> Hotkey:
     return Hotkey(address=address, file=hotkey_file(wallets, wallet_name, name), wallet_name=wallet_name, name=name)
 
 
-def refuse_coldkeys(folders: Sequence[Path], environment: Mapping[str, str]) -> None:
+def refuse_coldkeys(
+    paths: Sequence[Path], environment: Mapping[str, str], *, passed_over: Collection[Path] = ()
+) -> None:
     """Returns if neither a coldkey nor a mnemonic is in reach; what is found is named and never shown.
 
     A hotkey holds its own phrase, as bittensor writes it: that is right in a folder `hotkeys` and nowhere else.
 
     Args:
-        folders: the wallet folder, with the wallets beside the miner's own, and the volumes that are mounted.
+        paths: the wallet folder, with the wallets beside the miner's own, and the volumes that are mounted.
         environment: of the process.
+        passed_over: files and folders in there that hold what callers sent, who could write a phrase into them.
 
     Raises:
-        SettingsError: there is one.
+        SettingsError: there is one, or one of the paths does not exist.
     """
-    found = [finding for folder in folders for finding in _in_folder(folder)]
+    for path in paths:
+        if not path.exists():
+            raise SettingsError(
+                f"`{path}` cannot be searched for coldkeys: there is nothing", hint="correct the path or leave it out"
+            )
+    passed_over = {path.resolve() for path in passed_over}
+    found = [finding for path in paths for finding in _in_path(path, passed_over)]
     found = list(dict.fromkeys(found)) + list(_in_environment(environment))
     if found:
         raise SettingsError(
@@ -63,17 +72,20 @@ def refuse_coldkeys(folders: Sequence[Path], environment: Mapping[str, str]) -> 
         )
 
 
-def _in_folder(folder: Path) -> Iterator[str]:
-    for file in _files(folder):
-        if finding := _in_file(file):
+def _in_path(path: Path, passed_over: Collection[Path]) -> Iterator[str]:
+    for file in [path] if path.is_file() else _files(path, passed_over):
+        if finding := _in_file(file, among_hotkeys="hotkeys" in file.relative_to(path.parent).parts):
             yield f"`{file}` {finding}"
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, passed_over: Collection[Path]) -> Iterator[Path]:
     """All files below a folder, those behind links too, each folder once."""
     seen: set[tuple[int, int]] = set()
     for path, folders, names in os.walk(folder, followlinks=True):
         for name in list(folders):
+            if (Path(path) / name).resolve() in passed_over:
+                folders.remove(name)
+                continue
             try:
                 status = (Path(path) / name).stat()
             except OSError:
@@ -81,16 +93,16 @@ def _files(folder: Path) -> Iterator[Path]:
             if (status.st_dev, status.st_ino) in seen:
                 folders.remove(name)
             seen.add((status.st_dev, status.st_ino))
-        yield from (Path(path) / name for name in sorted(names))
+        files = (Path(path) / name for name in sorted(names))
+        yield from (file for file in files if file.resolve() not in passed_over)
 
 
-def _in_file(file: Path) -> str | None:
+def _in_file(file: Path, *, among_hotkeys: bool) -> str | None:
     if _is_coldkey_name(file.name):
         return "is named as a coldkey"
     data = _content(file)
     if data is None:
         return None
-    among_hotkeys = "hotkeys" in file.parts
     if data.startswith(_ENCRYPTED):
         return None if among_hotkeys else "is an encrypted key that is no hotkey"
     text = data.decode(errors="ignore")

@@ -16,8 +16,8 @@ from typing import Protocol, Self
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from serving.logs import event
+from serving.miner.files import read_regular, stamp
 from serving.miner.keys import Hotkey
-from serving.miner.stamps import stamp
 from streetvision import atomic
 from streetvision.errors import ChainError, SettingsError, StorageError
 
@@ -30,7 +30,7 @@ _UNREGISTERED_S = 60.0  # somebody has just been told to register, and waits
 class Neuron(BaseModel):
     """One registered hotkey, its stake in alpha and whether it may validate."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     uid: int
     hotkey: str
@@ -296,7 +296,7 @@ class ChainMetagraph:
         if self._cache is None:
             return
         try:
-            kept = _Kept.model_validate_json(self._cache.read_bytes())
+            kept = _Kept.model_validate_json(read_regular(self._cache))
         except FileNotFoundError:
             return
         except (OSError, ValidationError) as err:
@@ -356,7 +356,7 @@ def _plain(ip: str) -> str:
 
 def _read(file: Path) -> dict[str, Neuron]:
     try:
-        return {neuron.hotkey: neuron for neuron in _NEURONS.validate_json(file.read_bytes())}
+        return {neuron.hotkey: neuron for neuron in _NEURONS.validate_json(read_regular(file))}
     except OSError as err:
         raise SettingsError(f"metagraph `{file}` cannot be read: {err.strerror}") from err
     except ValidationError as err:

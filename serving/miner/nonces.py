@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from serving.logs import event
+from serving.miner.files import read_regular
 from streetvision import atomic
 from streetvision.errors import WireError
 
@@ -77,7 +78,7 @@ class LocalNonces:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
-        self._older_file = file and file.with_name(file.name + ".1")
+        self._older_file = file and kept_nonces(file)[1]
         self._sessions_per_caller = sessions_per_caller
         self._clock_s = clock_s
         self._current: dict[Session, int] = {}
@@ -91,7 +92,8 @@ class LocalNonces:
             self._log = None if file is None else _open(file)
         except OSError as err:
             raise atomic.storage_error(file or Path(), err) from err
-        self._born_ns = 0 if known else clock_ns()
+        self._clock_ns = clock_ns
+        self._born_s = None if known else clock_s()
 
     def close(self) -> None:
         """Closes the file."""
@@ -111,9 +113,13 @@ class LocalNonces:
 
     async def take(self, session: Session, nonce_ns: int) -> None:
         """Takes a nonce, as in `NonceStore`; never waits."""
-        if nonce_ns < self._born_ns:
+        if nonce_ns < self._born_ns():
             raise WireError("nonce is from before this miner started", status=401, reason="stale_nonce")
         self.remember(session, nonce_ns)
+
+    def _born_ns(self) -> int:
+        """When this store was made, by the time of day as it is known now: a clock may be set meanwhile."""
+        return 0 if self._born_s is None else self._clock_ns() - round((self._clock_s() - self._born_s) * 1e9)
 
     def remember(self, session: Session, nonce_ns: int) -> None:
         """Takes a nonce of any time.
@@ -174,12 +180,17 @@ class LocalNonces:
         found: dict[Session, int] = {}
         for file in (self._older_file, self._file):
             if file is not None and file.exists():
-                for line in file.read_text(encoding="ascii", errors="replace").split("\n")[:-1]:
+                for line in read_regular(file).decode("ascii", errors="replace").split("\n")[:-1]:
                     nonce, *fields = line.split(" ", 3)
                     if nonce.isdigit() and len(fields) == 3:  # else it is what a crash left of a line
                         session = Session(*fields)
                         found[session] = max(int(nonce), found.get(session, 0))
         return found
+
+
+def kept_nonces(file: Path) -> tuple[Path, Path]:
+    """Where nonces lie: the file, and the older generation beside it."""
+    return file, file.with_name(file.name + ".1")
 
 
 def _open(file: Path) -> int:

@@ -5,6 +5,7 @@ Every server of KServe takes this form, and it costs no more than the others (do
 
 import asyncio
 from dataclasses import dataclass
+from io import BytesIO
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -19,6 +20,7 @@ _HEADERS = {"content-type": "application/json", "accept": "application/json", "a
 _KEEP_ALIVE_S = 60.0  # KServe hangs up after 65 s, and would do so on a request on its way
 _REPLY_LIMIT_BYTES = 64 * 1024
 _QUOTED = 200
+_WHOLE_BYTES = 2**20  # aiohttp warns of more in one piece
 
 Reason = Literal["unreachable", "late", "busy", "refused", "failed", "unusable_answer", "error"]
 
@@ -130,9 +132,10 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     )
 
 
-def _request(image: bytes) -> bytes:
+def _request(image: bytes) -> bytes | BytesIO:
     # Base64 needs no escaping in JSON, so the text goes in as it is.
-    return b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["%b"]}]}' % pybase64.b64encode(image)
+    body = b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["%b"]}]}' % pybase64.b64encode(image)
+    return BytesIO(body) if len(body) > _WHOLE_BYTES else body
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

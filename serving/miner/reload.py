@@ -5,9 +5,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from serving.logs import event
+from serving.miner.files import Stamp, stamp
 from serving.miner.keys import Hotkey, read_hotkey, refuse_coldkeys
 from serving.miner.settings import Settings
-from serving.miner.stamps import Stamp, stamp
 from streetvision.errors import SettingsError
 from streetvision.subnet.wallet import hotkey_file
 
@@ -54,17 +54,17 @@ class Reloader:
                 if self._stamp() == self._stamps:
                     continue
             self._asked.clear()
+            self._stamps = self._stamp()  # before it is read: what changes meanwhile is read again
             try:
-                self.reload()
+                await self.reload()
             except Exception:  # a miner that serves goes on
                 logger.exception("unforeseen error while reloading")
-            self._stamps = self._stamp()
 
-    def reload(self) -> None:
-        """Reads everything again and applies what may change."""
+    async def reload(self) -> None:
+        """Reads everything again, beside the answers, and applies what may change."""
         try:
-            settings = Settings.from_environment(self._environment)
-            hotkey = own_hotkey(settings, self._environment)
+            settings = await asyncio.to_thread(Settings.from_environment, self._environment)
+            hotkey = await asyncio.to_thread(own_hotkey, settings, self._environment)
         except (SettingsError, OSError) as err:
             event(logger, "reload_refused", level=logging.ERROR, reason=str(err))
             return
@@ -86,7 +86,10 @@ def own_hotkey(settings: Settings, environment: Mapping[str, str]) -> Hotkey:
     """The hotkey that the settings name, where nothing more precious is in reach.
 
     Raises:
-        SettingsError: there is none, or a coldkey or a mnemonic lies beside it.
+        SettingsError: there is none, a coldkey or a mnemonic is in reach, or a path to be searched does not exist.
     """
-    refuse_coldkeys([settings.wallet_path, *settings.guarded_paths], environment)
-    return read_hotkey(settings.wallet_path, settings.wallet_name, settings.hotkey_name)
+    hotkey = read_hotkey(settings.wallet_path, settings.wallet_name, settings.hotkey_name)
+    refuse_coldkeys(
+        [settings.wallet_path, *settings.guarded_paths], environment, passed_over=settings.written_for_callers
+    )
+    return hotkey

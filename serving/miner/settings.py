@@ -22,7 +22,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from serving.miner.files import read_regular
 from serving.miner.http_server import Limits
+from serving.miner.nonces import kept_nonces
 from serving.miner.verification import CallerPolicy
 from streetvision.errors import SettingsError
 
@@ -110,7 +112,7 @@ class Settings(BaseModel):
     head_timeout_s: float = Field(default=5.0, gt=0)
     """Until the headers of a request are complete."""
     body_timeout_s: float = Field(default=5.0, gt=0)
-    """Until its body is."""
+    """Until its body is, headers included."""
     idle_timeout_s: float = Field(default=30.0, gt=0)
     """Until a connection without a request is closed."""
     connections: int = Field(default=1024, ge=1)
@@ -158,6 +160,12 @@ class Settings(BaseModel):
             if getattr(self, name) and self.spool_folder is None:
                 raise ValueError(f"`{PREFIX}{name.upper()}` needs `{PREFIX}SPOOL_FOLDER`, where the prediction log is")
         return self
+
+    @property
+    def written_for_callers(self) -> list[Path]:
+        """Files and folders of ours whose content others choose."""
+        nonces = [] if self.nonce_file is None else kept_nonces(self.nonce_file)
+        return [path for path in (self.spool_folder, self.metagraph_cache, *nonces) if path is not None]
 
     @property
     def log_level_number(self) -> int:
@@ -243,10 +251,10 @@ def _shown(default: object) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_bytes())
+        value = json.loads(read_regular(file))
     except OSError as err:
         raise SettingsError(f"settings file `{file}` cannot be read: {err.strerror}") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise SettingsError(f"settings file `{file}` is no JSON: {err}") from err
     if not isinstance(value, dict):
         raise SettingsError(f"settings file `{file}` holds no JSON object, expected names and values")

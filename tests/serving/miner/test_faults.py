@@ -1,9 +1,12 @@
 """Real predictors in processes of their own that are killed, frozen and confused while the miner asks them."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,22 +16,25 @@ from bittensor_wallet import Keypair
 from serving.miner.breaker import Breaker
 from serving.miner.forward import Forward, Outcome
 from serving.miner.predictor import Predictor
+from streetvision.curation.prediction_log import Row, read_log, segment_files
 from streetvision.imaging import encode_jpeg
 from streetvision.subnet.reward import mean_rewards
+from tests.serving.miner.entries import Told, ask_miner, logged_once
 from tests.serving.miner.predictors import Process, channel_model, start
 
 pytestmark = pytest.mark.slow  # kserve takes seconds to start
 
-RED, GREEN = 0, 1
+RED, GREEN, BLUE = 0, 1, 2
 ALICE = Keypair.create_from_uri("//Alice").ss58_address
 ANSWER_DEADLINE_S = 8.5
-ABANDONED_S = 9.0  # when a validator hangs up
 
 
-def picture(*, red: bool, green: bool) -> bytes:
+def picture(*, red: bool, green: bool, number: int = 0) -> bytes:
+    """One of 14 pictures that are different, and the same to both predictors."""
     pixels = np.full((224, 224, 3), 10, dtype=np.uint8)
     pixels[..., RED] = 220 if red else 10
     pixels[..., GREEN] = 220 if green else 10
+    pixels[:16, 16 * number : 16 * (number + 1), BLUE] = 220
     return encode_jpeg(pixels)
 
 
@@ -176,44 +182,113 @@ async def test_kills_under_five_per_cent_of_the_challenges_cost_little_reward(pr
     assert 1 - abstained / expected <= 0.06, (expected, kept, abstained)
 
 
-def ask_miner(miner: Any, image: bytes, *, session: int) -> tuple[float, float]:
-    """What a validator gets from a miner process, and after how long."""
-    headers, body = miner.validator.request(image=image, uuid=f"session {session}")
-    begun_s = time.monotonic()
-    reply = miner.validator.send(headers, body)
-    assert reply.status_code == 200, reply.text
-    return reply.json()["prediction"], time.monotonic() - begun_s
+# --- what a miner process says and writes down meanwhile
 
 
-def test_a_miner_answers_or_abstains_in_time_and_counts_every_challenge_once(
-    primary: Process, fallback: Process, start_process: Callable[..., Any]
+@dataclass
+class Logging:
+    """A miner process, and what it was asked so far."""
+
+    process: Any
+    spool: Path
+    told: list[Told] = field(default_factory=list)
+
+    def rows(self) -> list[Row]:
+        """Its prediction log after its end, in the order of `told`."""
+        counts = self.process.counts()
+        assert self.process.stop() == 0
+        log = read_log(segment_files(self.spool))
+        assert (log.orphans, log.torn_lines) == (0, 0)
+        rows = logged_once(log.rows, self.told)
+        for outcome in ("answered", "abstained"):
+            counted = counts.get(f'streetvision_miner_challenges_total{{outcome="{outcome}",validator="{ALICE}"}}', 0)
+            assert counted == sum(row.outcome == outcome for row in rows)
+        return rows
+
+
+@pytest.fixture
+def start_logging(start_process: Callable[..., Any], tmp_path: Path) -> Callable[..., Logging]:
+    """Starts miners by the addresses of their primary and of their fallback, if any."""
+
+    def start(primary_url: str, fallback_url: str | None) -> Logging:
+        spool = tmp_path / f"spool-{time.monotonic_ns()}"
+        return Logging(
+            start_process(PREDICTOR_URL=primary_url, FALLBACK_URL=fallback_url, SPOOL_FOLDER=str(spool)), spool
+        )
+
+    return start
+
+
+def fates(rows: list[Row]) -> set[tuple[str, str, str]]:
+    return {(row.outcome, row.answered_by, row.reason) for row in rows}
+
+
+PRIMARY, FALLBACK = ("answered", "primary", ""), ("answered", "fallback", "")
+OUT_OF_REACH, LATE, UNUSABLE = (("abstained", "", reason) for reason in ("unreachable", "late", "unusable_answer"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "left_alone"), [("killed", OUT_OF_REACH), ("frozen", LATE)], ids=["killed", "frozen"]
+)
+def test_challenges_that_a_dying_predictor_holds_are_answered_or_not_in_time_and_logged_once(
+    primary: Process,
+    fallback: Process,
+    start_logging: Callable[..., Logging],
+    fault: str,
+    left_alone: tuple[str, str, str],
 ):
-    image = picture(red=True, green=False)
-    helped = start_process(PREDICTOR_URL=primary.url, FALLBACK_URL=fallback.url)
-    lost = start_process(PREDICTOR_URL=primary.url, FALLBACK_URL=primary.url)
-    alone = start_process(PREDICTOR_URL=primary.url)
-    miners = [helped, lost, alone]
+    miners = [start_logging(primary.url, url) for url in (fallback.url, primary.url, None)]
 
-    def ask_all(first: int) -> list[list[tuple[float, float]]]:
-        with ThreadPoolExecutor(12) as threads:
-            asking = [
-                [threads.submit(ask_miner, miner, image, session=first + number) for number in range(4)]
-                for miner in miners
-            ]
-            return [[answer.result() for answer in answers] for answers in asking]
+    def asking(threads: ThreadPoolExecutor, numbers: range) -> list[list[Future[Told]]]:
+        images = [picture(red=True, green=False, number=number) for number in numbers]
+        return [[threads.submit(ask_miner, miner.process, image) for image in images] for miner in miners]
 
-    assert all(prediction > 0.5 for answers in ask_all(0) for prediction, _ in answers)
-    primary.freeze()
-    answered, *abstained = ask_all(4)
-    primary.thaw()
+    def note(asked: list[list[Future[Told]]]) -> None:
+        for miner, futures in zip(miners, asked, strict=True):
+            miner.told += [future.result() for future in futures]
+
+    with ThreadPoolExecutor(12) as threads:
+        note(asking(threads, range(4)))
+        primary.freeze()
+        asked = asking(threads, range(4, 8))
+        time.sleep(1.0)
+        assert not any(future.done() for futures in asked for future in futures)
+        if fault == "killed":
+            primary.kill()
+        note(asked)
+    primary.thaw()  # what it says now is nobody's answer any more
+    primary.wait_until_ready()
     # The breaker opens at the third silence, and whoever still waits goes on to the fallback.
-    assert all(0 < prediction < 0.5 and 2.4 < took_s < 6.0 for prediction, took_s in answered), answered
-    for answers in abstained:
-        assert all(prediction == -1 and took_s < ABANDONED_S for prediction, took_s in answers), answers
-    for miner, expected in zip(miners, [[8, 0], [4, 4], [4, 4]], strict=True):
-        counts = miner.counts()
-        counted = [
-            counts.get(f'streetvision_miner_challenges_total{{outcome="{outcome}",validator="{ALICE}"}}', 0)
-            for outcome in ("answered", "abstained")
-        ]
-        assert counted == expected
+    assert max(one.took_s for one in miners[0].told) < 6.0
+    rows = [miner.rows() for miner in miners]
+    assert [fates(of_one[:4]) for of_one in rows] == [{PRIMARY}] * 3
+    assert [fates(of_one[4:]) for of_one in rows] == [{FALLBACK}, {left_alone}, {left_alone}]
+
+
+GARBAGE = [b"", b"<html>welcome</html>", b'{"outputs": [', [math.nan], [1.7], [0.5], [-1.0], [0.7, 0.7]]
+
+
+def test_challenges_that_get_slow_answers_and_garbage_are_logged_once(
+    fallback: Process, predictor: Any, start_logging: Callable[..., Logging]
+):
+    miners = [start_logging(predictor.url, url) for url in (fallback.url, predictor.url, None)]
+
+    def ask_all(number: int) -> None:
+        image = picture(red=True, green=False, number=number)
+        with ThreadPoolExecutor(3) as threads:
+            told = list(threads.map(lambda miner: ask_miner(miner.process, image), miners))
+        for miner, one in zip(miners, told, strict=True):
+            miner.told.append(one)
+
+    predictor.delay_s = 3.0  # longer than it is waited for before somebody else is asked
+    ask_all(0)
+    predictor.delay_s = 0.0
+    for number, garbage in enumerate(GARBAGE, start=1):
+        if isinstance(garbage, bytes):
+            predictor.answer = garbage
+        else:
+            predictor.say(*garbage)
+        ask_all(number)
+    rows = [miner.rows() for miner in miners]
+    assert [fates(of_one[:1]) for of_one in rows] == [{PRIMARY}, {PRIMARY}, {PRIMARY}]
+    assert [fates(of_one[1:]) for of_one in rows] == [{FALLBACK}, {UNUSABLE}, {UNUSABLE}]

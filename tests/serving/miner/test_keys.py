@@ -125,7 +125,34 @@ def test_files_that_cannot_be_read_are_passed_over(wallets: Path):
     (wallets / "nowhere").symlink_to(wallets / "none")
     os.mkfifo(wallets / "pipe")
     (wallets / "deep.json").write_text("[" * 50_000)
-    refuse_coldkeys([wallets, wallets / "no folder"], {})
+    refuse_coldkeys([wallets], {})
+
+
+def test_a_path_that_does_not_exist_is_named(wallets: Path):
+    with pytest.raises(SettingsError, match="`.*/no folder` cannot be searched for coldkeys"):
+        refuse_coldkeys([wallets, wallets / "no folder"], {})
+
+
+def test_a_single_file_is_searched(wallets: Path, tmp_path: Path):
+    (tmp_path / "phrase").write_text(PHRASE)
+    assert f"`{tmp_path / 'phrase'}` holds a mnemonic" in refusal(wallets, tmp_path / "phrase")
+
+
+def test_only_folders_below_the_one_that_is_searched_are_those_of_hotkeys(tmp_path: Path):
+    file = write_key(tmp_path / "hotkeys" / "wallets" / "miner" / "secret.json")
+    assert f"`{file}` holds a private key" in refusal(tmp_path / "hotkeys" / "wallets")
+
+
+def test_what_callers_sent_is_passed_over_and_nothing_beside_it(wallets: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    for name in ("spool/picture.jpg", "nonces"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(PHRASE)
+    (tmp_path / "link").symlink_to(data)
+    refuse_coldkeys([wallets, tmp_path / "link"], {}, passed_over=[data / "spool", data / "nonces"])
+    (data / "spool.txt").write_text(PHRASE)
+    with pytest.raises(SettingsError, match=r"spool\.txt` holds a mnemonic"):
+        refuse_coldkeys([wallets, tmp_path / "link"], {}, passed_over=[data / "spool", data / "nonces"])
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,14 @@ import httpx
 import pytest
 from bittensor_wallet import Keyfile, Keypair
 
+from serving.miner import reload
+from serving.miner.keys import Hotkey
 from serving.miner.metagraph import FileMetagraph
 from serving.miner.server import serve
 from serving.miner.settings import PREFIX, Settings
 from streetvision import atomic
 from streetvision.errors import BusyError, SettingsError, StorageError
+from streetvision.subnet.wallet import hotkey_file
 from tests.serving.miner.predictors import good, scripted
 
 # Fixtures come from the conftest.py beside this file.
@@ -101,7 +104,7 @@ async def test_a_missing_wallet_is_named(miner_environment: Callable[..., dict[s
 async def test_a_coldkey_in_reach_is_named_and_the_miner_does_not_start(
     miner_environment: Callable[..., dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ):
-    env = miner_environment(GUARDED_PATHS=f"{tmp_path / 'data'},{tmp_path / 'none'}")
+    env = miner_environment(GUARDED_PATHS=str(tmp_path / "data"))
     (tmp_path / "data").mkdir()
     phrase = Keypair.generate_mnemonic(12)
     match place:
@@ -313,7 +316,7 @@ def test_what_needs_a_restart_is_named_and_left(start_process: Callable[..., Any
     assert eventually(lambda: reloads(miner) != [])
     [event] = reloads(miner)
     assert (event["changed"], event["needs_restart"]) == (["regime"], ["model_name"])
-    assert miner.validator.ask(image=bytes(2_000_000)).status_code == 200  # which R1 would refuse
+    assert miner.validator.ask(image=bytes(2_000_000)).json()["prediction"] == 0.77  # which R1 would refuse
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"prot": 1}', '{"minimum_stake": "much"}', '{"port": 1}'])
@@ -376,6 +379,64 @@ def test_a_coldkey_that_comes_later_stops_a_reload_and_no_answer(start_process: 
     assert event["event"] == "reload_refused"
     assert "coldkey` is named as a coldkey" in event["reason"]
     assert miner.validator.ask().status_code == 200
+
+
+def test_no_picture_of_a_caller_stops_a_restart_or_a_reload(start_process: Callable[..., Any], tmp_path: Path):
+    data = tmp_path / "data"
+    data.mkdir()
+    places = {"SPOOL_FOLDER": data / "predictions", "NONCE_FILE": data / "nonces", "GUARDED_PATHS": data}
+    kept = {name: str(path) for name, path in places.items()}
+    miner = start_process(**kept)
+    assert miner.validator.ask(image=b'{"secretPhrase": "x"}').status_code == 200
+    assert miner.validator.ask(uuid="zoo " * 11 + "wrong").status_code == 200
+    miner.popen.send_signal(signal.SIGHUP)
+    assert eventually(lambda: reloads(miner) != [])
+    assert reloads(miner)[0]["event"] == "reloaded"
+    assert miner.stop() == 0
+    assert start_process(**kept).validator.ask().status_code == 200
+
+
+@pytest.mark.parametrize("name", ["SETTINGS_FILE", "METAGRAPH_FILE"])
+def test_a_named_pipe_in_the_place_of_a_file_holds_nothing_up(
+    start_process: Callable[..., Any], settings_file: Callable[..., Path], tmp_path: Path, name: str
+):
+    miner = start_process(SETTINGS_FILE=str(settings_file()))
+    file = tmp_path / ("settings.json" if name == "SETTINGS_FILE" else "metagraph.json")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").replace(file)
+    miner.popen.send_signal(signal.SIGHUP)
+    assert eventually(lambda: reloads(miner) != [])
+    assert miner.validator.ask().status_code == 200
+    assert miner.stop() == 0
+
+
+async def test_what_changes_while_it_is_read_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    file = tmp_path / "settings.json"
+    wallet = {"wallet_path": str(tmp_path), "wallet_name": "miner", "hotkey_name": "default", "network": "test"}
+    key = hotkey_file(tmp_path, "miner", "default")
+    applied: list[float] = []
+
+    def write(stake: float) -> None:
+        atomic.write_json(file, wallet | {"predictor_url": "http://127.0.0.1:1", "minimum_stake": stake})
+
+    def slow(settings: Settings, environment: Any) -> Hotkey:
+        if not applied:
+            write(7)  # while the first is being read
+        return Hotkey(address="a", file=key, wallet_name="miner", name="default")
+
+    monkeypatch.setattr(reload, "own_hotkey", slow)
+    monkeypatch.setattr(reload, "_WATCH_S", 0.02)
+    write(5)
+    environment = {PREFIX + "SETTINGS_FILE": str(file)}
+    settings = Settings.from_environment(environment)
+    hotkey = Hotkey(address="a", file=key, wallet_name="miner", name="default")
+    reloader = reload.Reloader(environment, settings, hotkey, lambda new, _: applied.append(new.minimum_stake))
+    write(6)
+    running = asyncio.create_task(reloader.run())
+    async with asyncio.timeout(5):
+        while applied[-1:] != [7]:
+            await asyncio.sleep(0.01)
+    running.cancel()
 
 
 def test_a_hotkey_that_vanishes_leaves_the_one_in_force(start_process: Callable[..., Any], tmp_path: Path):
