@@ -32,13 +32,14 @@ class Limits:
     Attributes:
         head_bytes: of the request line and the headers together.
         head_timeout_s: from the connection, or from the first byte of a later request, to the last header.
-        body_timeout_s: from the last header to the last byte of the body.
+        body_timeout_s: from the first byte of the request to the last one of its body.
         idle_timeout_s: how long a kept-alive connection waits for the next request.
         chunks: pieces of a chunked body.
         connections: at a time; the oldest whose caller has proven nothing gives way to a newcomer.
         connections_per_address: at a time; 0 for no limit, as behind a load balancer that hides its callers.
         bodies_bytes: of all bodies in flight, held until their answer has left.
-        unproven_bytes: the part of it for callers whose signature has not passed.
+        unproven_bytes: the part of it for callers whose signature has not passed; where it is full, the body that has
+            waited longest for its rest gives way.
     """
 
     head_bytes: int = 16 * 1024
@@ -77,11 +78,18 @@ class Reply:
 
 
 class Room:
-    """Bytes that may be held at a time."""
+    """Bytes that may be held at a time.
+
+    Attributes:
+        limit_bytes: how many.
+        used_bytes: how many are.
+        waiting: whose bodies may give way to another's, oldest first.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self.waiting: dict[Request, None] = {}
 
     def take(self, count: int) -> bool:
         """Whether `count` more bytes fit; if so they are taken."""
@@ -187,7 +195,7 @@ class Request:
             return
         if len(self._buffer) + len(data) > self._limit_bytes:
             self.fail(self._too_large("more"))
-        elif self._room is not None and not self._room.take(len(data)):
+        elif self._room is not None and not self._take(self._room, len(data)):
             self.fail(_busy())
         else:
             self._held += len(data)
@@ -204,6 +212,7 @@ class Request:
     def finish(self) -> None:
         """Notes that the body is complete."""
         self.complete = True
+        self._unproven.waiting.pop(self, None)
         self._progress.set()
 
     def fail(self, error: WireError) -> None:
@@ -215,15 +224,29 @@ class Request:
     def release(self) -> None:
         """Gives back the room that the body took."""
         if self._room is not None:
+            self._room.waiting.pop(self, None)
             self._room.give_back(self._held)
         self._held = 0
 
     def _move(self, room: Room) -> None:
-        if not room.take(self._held):
+        if not self._take(room, self._held):
             raise _busy()
         if self._room is not None:
+            self._room.waiting.pop(self, None)
             self._room.give_back(self._held)
         self._room = room
+        if room is self._unproven and not self.complete:
+            room.waiting[self] = None
+
+    def _take(self, room: Room, count: int) -> bool:
+        """Whether the room has so many bytes, if need be those of bodies that wait in it for their rest."""
+        while not room.take(count):
+            oldest = next((one for one in room.waiting if one is not self), None)
+            if oldest is None:
+                return False
+            oldest.fail(_busy())
+            oldest.release()
+        return True
 
     def _too_large(self, got: str) -> WireError:
         return WireError(f"body has {got} bytes, expected at most {self._limit_bytes}", status=413, reason="too_large")

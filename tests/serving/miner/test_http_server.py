@@ -459,6 +459,24 @@ async def test_callers_who_have_proven_nothing_have_a_small_room_of_their_own():
         assert (await unproven[0].status(), await proven.status()) == (200, 200)
 
 
+async def test_bodies_that_wait_for_their_rest_give_way_to_one_that_comes():
+    async def handler(request: Request) -> Reply:
+        request.limit_body(100 * KIB)
+        return Reply(status=200, body=b"%d" % len(await request.body()))
+
+    async with serving(handler, unproven_bytes=35 * KIB, body_timeout_s=5) as running:
+        stalled = [await running.call(post("a" * 20 * KIB)[: 10 * KIB]) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        begun_s = time.monotonic()
+        assert await (await running.call(post("a" * 20 * KIB))).status() == 200
+        assert await stalled[0].status() == 503
+        assert await stalled[1].status() == 503
+        assert time.monotonic() - begun_s < 1
+        assert running.refused == ["busy", "busy"]
+        assert 9 * KIB < running.server.body_bytes <= 10 * KIB
+    assert running.server.body_bytes == 0
+
+
 # --- limits of connections
 
 
