@@ -66,6 +66,10 @@ check: $(VENV)/.installed ## ruff, pyright and the import rules
 	@$(VENV)/bin/pyright
 	@$(PYTEST) -q tests/unit/test_import_rules.py
 
+.PHONY: tools
+tools: ## an S3 server that checks signatures, for the tests that need one (with Go, into .tools)
+	@test -x .tools/versitygw || GOBIN="$$PWD/.tools" go install github.com/versity/versitygw/cmd/versitygw@v1.7.0
+
 .PHONY: compile
 compile: $(VENV)/.installed ## writes pipelines/compiled/*.yaml
 	@$(PY) -m pipelines compile
@@ -86,7 +90,7 @@ constraints: $(VENV)/.installed ## pins every version anew in constraints.txt, w
 
 .PHONY: clean
 clean: ## removes the virtual environment and all local state
-	@rm -rf $(VENV) $(UV_TARGET) .streetvision
+	@rm -rf $(VENV) $(UV_TARGET) .tools .streetvision
 
 # The environment: .venv made by venv, or by uv where python3 has pip but no venv; then everything by uv from constraints.txt.
 $(VENV)/.installed: pyproject.toml constraints.txt

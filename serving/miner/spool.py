@@ -243,7 +243,7 @@ class Spool:
         now = datetime.now(UTC)
         folder = self.folder / f"{now:%Y%m%dT%H%M%S%fZ}-{self.replica}-{secrets.token_hex(4)}"
         try:
-            folder.mkdir()
+            folder.mkdir(parents=True)  # also the spool's, where somebody deleted it
             (folder / RECORDS).touch()
             for parent in (folder, self.folder):
                 _sync_folder(parent)

@@ -205,7 +205,7 @@ class RestServer(RESTServer):
         app.add_middleware(_SmallBodies)
         self._register_endpoints(app)
         self._add_exception_handlers(app)
-        for kind in (BusyPredictor, BodyTooLarge, EngineError, RequestValidationError):
+        for kind in (BusyPredictor, BodyTooLarge, EngineError, NotImplementedError, RequestValidationError):
             app.add_exception_handler(kind, _refused)
         self.config.app = app
 
@@ -231,6 +231,9 @@ def _refusal(err: Exception) -> Response:
         case BodyTooLarge():
             IMAGES.labels("refused").inc()
             status, headers = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"connection": "close"}  # its rest is not read
+        case NotImplementedError():  # kserve's, for every path with a version and nothing else
+            sentence = "no version is served by itself, expected `/v2/models/{name}` without `/versions/{version}`"
+            return JSONResponse({"error": sentence}, HTTPStatus.NOT_FOUND)
         case RequestValidationError():
             problem = err.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])

@@ -16,6 +16,7 @@ from streetvision.inference.engine import Precision
 _WITHOUT_EFFECT = ("access_log_format", "enable_docs_url", "log_config_file", "predictor_host")  # of KServe's options
 _MIB = 2**20
 _BODY_LIMIT_MIB = 64
+_GRPC_MESSAGE_MIB = 20  # nothing bounds how many are in memory
 
 
 class Settings(BaseModel):
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[kserve_parser],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    message = _BODY_LIMIT_MIB * _MIB
+    message = _GRPC_MESSAGE_MIB * _MIB
     parser.set_defaults(
         model_name="roadwork", grpc_max_send_message_length=message, grpc_max_receive_message_length=message
     )

@@ -22,6 +22,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from tests.ports import free_port
 
+TOOLS = Path(__file__).parents[3] / ".tools"  # where `make tools` puts them
 BUCKET = "streetvision-log"
 ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE", "a very secret key of a test"
 
@@ -150,7 +151,8 @@ class VersityGateway(S3):
 
     @staticmethod
     def binary() -> str | None:
-        return os.environ.get("STREETVISION_VERSITYGW") or shutil.which("versitygw")
+        named = os.environ.get("STREETVISION_VERSITYGW") or "versitygw"
+        return shutil.which(named) or shutil.which(TOOLS / "versitygw")
 
 
 class Misbehaving:

@@ -1,6 +1,7 @@
 import errno
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -94,6 +95,15 @@ def test_a_record_is_flushed_to_the_disk_before_write_returns(make_spool: MakeSp
     write(spool, 1)
     write(spool, 2)
     assert flushed == [line(1), line(1) + line(2)]
+
+
+def test_a_folder_that_was_deleted_is_made_again_with_the_next_segment(make_spool: MakeSpool):
+    spool = make_spool()
+    write(spool, 1)
+    shutil.rmtree(spool.folder)
+    spool.rotate()
+    write(spool, 2)
+    assert lines(spool) == [line(2)]
 
 
 def test_a_segment_is_closed_when_it_is_large_enough(make_spool: MakeSpool):

@@ -424,7 +424,7 @@ def test_no_token_is_logged_however_much_else_is(
 def gateway(keys: None, tmp_path: Path) -> Iterator[VersityGateway]:
     binary = VersityGateway.binary()
     if binary is None:
-        pytest.skip("needs `versitygw` on the path or in $STREETVISION_VERSITYGW")
+        pytest.skip("needs `versitygw` (`make tools`, or $STREETVISION_VERSITYGW)")
     (tmp_path / "gateway").mkdir()
     gateway = VersityGateway(binary, tmp_path / "gateway")
     gateway.start()

@@ -305,6 +305,22 @@ async def test_protocol_v1_is_refused_in_one_sentence(client: httpx.AsyncClient)
     assert reply.json()["error"].startswith("protocol v1 is not spoken at /v1/models/roadwork:predict, expected POST")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/1/infer"), ("GET", "/x/ready"), ("GET", "/1"), ("POST", "/%0A/infer")]
+)
+async def test_a_version_in_the_path_is_a_quiet_404(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    reply = await client.request(method, f"/v2/models/roadwork/versions{path}", json=GOOD["one picture"])
+    assert reply.status_code == 404
+    assert reply.json()["error"].startswith("no version is served by itself, expected `/v2/models/{name}` without")
+    assert not [record for record in caplog.records if record.name != "httpx"]
+
+
+async def test_another_method_is_a_405(client: httpx.AsyncClient) -> None:
+    assert (await client.get(INFER)).status_code == 405
+
+
 def binary_body(images: list[bytes]) -> tuple[bytes, dict[str, str]]:
     raw = b"".join(struct.pack("<I", len(image)) + image for image in images)
     head = json.dumps(
