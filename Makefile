@@ -28,7 +28,7 @@ run: $(VENV)/.installed ## the main job, end to end; DATA=folder for your own ph
 	@$(PY) -m serving.local --state "$$STATE" run $${DATA:+--data "$$DATA"} $${PRESET:+--preset "$$PRESET"} $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 20 minutes); what is left out is counted
+test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 15 minutes); what is left out is counted
 	@OMP_NUM_THREADS=1 $(PYTEST) tests/unit -q -m "not gpu" -n 2 --dist loadfile $(ARGS)
 	@$(PYTEST) --ignore tests/unit -q -m "not gpu" --durations=10 $(ARGS)
 
