@@ -63,7 +63,7 @@ class LocalNonces:
         file: where nonces are kept; beside it lies the older generation, with the suffix `.1`.
         sessions_per_caller: more within one generation are refused, not forgotten.
         clock_ns: the time of day, with which nonces are compared.
-        clock_s: measures generations.
+        clock_s: measures generations, and how long ago the store was made.
 
     Raises:
         StorageError: the file cannot be read or created.
@@ -80,7 +80,7 @@ class LocalNonces:
         self._file = file
         self._older_file = file and kept_nonces(file)[1]
         self._sessions_per_caller = sessions_per_caller
-        self._clock_s = clock_s
+        self._clock_ns, self._clock_s = clock_ns, clock_s
         self._current: dict[Session, int] = {}
         self._opened: Counter[str] = Counter()
         self._since_s = clock_s()
@@ -92,7 +92,6 @@ class LocalNonces:
             self._log = None if file is None else _open(file)
         except OSError as err:
             raise atomic.storage_error(file or Path(), err) from err
-        self._clock_ns = clock_ns
         self._born_s = None if known else clock_s()
 
     def close(self) -> None:

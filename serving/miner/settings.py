@@ -86,7 +86,7 @@ class Settings(BaseModel):
     announce_port: int | None = Field(default=None, ge=1, le=65535)
     """The port for that; `port` where it is not given."""
     guarded_paths: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
-    """What else is searched for coldkeys and mnemonics before the start: every volume that is mounted."""
+    """What else is searched for coldkeys and mnemonics: every volume that is mounted, but not what callers sent."""
     predictor_url: Url
     """Base of the predictor's REST address, as in `http://127.0.0.1:8080`."""
     fallback_url: Url | None = None
