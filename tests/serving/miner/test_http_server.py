@@ -373,6 +373,18 @@ async def test_a_body_in_too_many_chunks_is_refused():
         assert running.refused == ["too_many_chunks"]
 
 
+async def test_slow_headers_leave_the_less_time_for_the_body():
+    async with serving(head_timeout_s=1.0, body_timeout_s=1.0) as running:
+        whole = post("a", length=1000)
+        begun = time.monotonic()
+        caller = await running.call(whole[:10])
+        await asyncio.sleep(0.7)
+        await caller.send(whole[10:])
+        assert await caller.status() == 408
+        assert 0.9 <= time.monotonic() - begun < 1.5
+        assert running.refused == ["slow_body"]
+
+
 async def test_a_slow_body_is_refused_however_it_trickles():
     async with serving() as running:
         begun = time.monotonic()
