@@ -13,6 +13,7 @@ TORCH_BACKEND ?=
 DATA ?=
 PRESET ?=
 STATE ?= .streetvision
+PROFILE ?= kind
 ARGS ?=
 PYTEST := $(PY) -m pytest
 
@@ -30,7 +31,7 @@ run: $(VENV)/.installed ## the main job, end to end; DATA=folder for your own ph
 .PHONY: test
 test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 15 minutes); what is left out is counted
 	@OMP_NUM_THREADS=1 $(PYTEST) tests/unit -q -m "not gpu" -n 2 --dist loadfile $(ARGS)
-	@$(PYTEST) --ignore tests/unit -q -m "not gpu" --durations=10 $(ARGS)
+	@$(PYTEST) --ignore tests/unit -q -m "not gpu and not cluster and not images" --durations=10 $(ARGS)
 
 ##@ A stack that stays up
 
@@ -45,6 +46,36 @@ down: $(VENV)/.installed ## stops what `make up` started
 .PHONY: status
 status: $(VENV)/.installed ## what is running, which model, where
 	@$(PY) -m serving.local --state "$$STATE" status $(ARGS)
+
+##@ On Kubernetes
+
+.PHONY: images
+images: $(VENV)/.installed ## every container image but the GPU ones, with its size and what is inside (an engine is installed where none is)
+	@$(PY) -m tests.cluster engine
+	@$(PY) -m manifests.images $(ARGS)
+
+.PHONY: kind-up
+kind-up: $(VENV)/.installed ## a local cluster with cert-manager, KServe and kwok; no registry is needed
+	@$(PY) -m tests.cluster up $(ARGS)
+
+.PHONY: kind-down
+kind-down: $(VENV)/.installed ## removes the local cluster and all that was started for it; what was built is kept
+	@$(PY) -m tests.cluster down $(ARGS)
+
+.PHONY: deploy
+deploy: $(VENV)/.installed ## brings the whole stack to the current cluster: PROFILE=kind or PROFILE=gpu; says what the cluster lacks
+	@$(PY) -m manifests.deploy $(PROFILE) $(ARGS)
+
+.PHONY: image-test
+image-test: $(VENV)/.installed ## the images that `make images` built: contents, sizes, how they run
+	@$(PYTEST) tests/images -q -m images $(ARGS)
+
+.PHONY: cluster-test
+cluster-test: $(VENV)/.installed ## the charts on the cluster of KUBECONFIG; what it lacks is skipped by name and counted
+	@$(PYTEST) tests/cluster -q -m cluster --durations=10 $(ARGS)
+
+.PHONY: test-full
+test-full: test images image-test kind-up deploy cluster-test kind-down ## `make test` and all that needs apt, Go and root
 
 ##@ Development
 
@@ -67,8 +98,11 @@ check: $(VENV)/.installed ## ruff, pyright and the import rules
 	@$(PYTEST) -q tests/unit/test_import_rules.py
 
 .PHONY: tools
-tools: ## an S3 server that checks signatures, for the tests that need one (with Go, into .tools)
-	@test -x .tools/versitygw || GOBIN="$$PWD/.tools" go install github.com/versity/versitygw/cmd/versitygw@v1.7.0
+tools: ## an S3 server that checks signatures (with Go) and promtool (with apt), for the tests that need them, into .tools
+	@. manifests/versions.env; test -x .tools/versitygw || \
+	  GOBIN="$$PWD/.tools" go install "github.com/versity/versitygw/cmd/versitygw@$$VERSITYGW_VERSION"
+	@test -x .tools/promtool || { folder=$$(mktemp -d); trap 'rm -r "$$folder"' EXIT; \
+	  (cd "$$folder" && apt-get -q download prometheus && dpkg-deb -x prometheus_*.deb .); cp "$$folder/usr/bin/promtool" .tools/; }
 
 .PHONY: compile
 compile: $(VENV)/.installed ## writes pipelines/compiled/*.yaml

@@ -2,17 +2,14 @@
 
 from typing import NamedTuple
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
 from components.data import data
 from components.evaluate import evaluate
 from components.push import push
 from components.synthesize import synthesize
 from components.train import train
-
-WORKSPACE_CLAIM = "streetvision-workspace"  # feature cache, backbone weights and frozen challenge sets outlive a run
-OBJECT_STORE_SECRET = "streetvision-object-store"  # noqa: S105  (the Secret's name, not a secret)
-HUB_SECRET = "streetvision-hub"  # noqa: S105
+from pipelines.placement import HUB_SECRET, WORKSPACE, place, use_gpu, use_registry, use_secret, use_workspace
 
 
 class Retrained(NamedTuple):
@@ -41,7 +38,8 @@ def retrain(
     models_uri: str,
     hub: str,
     submitted_by: str,
-    workspace: str = "/workspace",
+    workspace: str = WORKSPACE,
+    rollout: str = "",
     scenes: int = 575,
     backend: str = "procedural",
     share_t2i: float = 0.25,
@@ -51,6 +49,8 @@ def retrain(
     regime: str = "R1",
     challenges: int = 4000,
     seed: int = 0,
+    gpus: str = "",
+    node_selector: dict[str, str] = {},  # noqa: B006  (kfp reads the default and never calls this)
 ) -> Retrained:
     """Retrains and, if the gate says so, promotes.
 
@@ -64,6 +64,7 @@ def retrain(
         hub: `folder:PATH` or `hf:OWNER/NAME`; empty pushes nowhere.
         submitted_by: ss58 address of the miner's hotkey, for the model card.
         workspace: folder that outlives a run: feature cache, weights, frozen challenge sets.
+        rollout: `NAMESPACE/CRONJOB` whose Job takes a new champion to the served predictor; empty for none.
         scenes: how many scenes the procedural source draws.
         backend: what synthesizes pictures.
         share_t2i: share of text-to-image pictures in every split.
@@ -73,6 +74,8 @@ def retrain(
         regime: the subnet's rules that challenges follow.
         challenges: size of the frozen challenge set.
         seed: of everything random.
+        gpus: how many GPUs `synthesize` and `train` get on a cluster; empty for none.
+        node_selector: labels of the nodes that these two run on.
     """
     real = data(source=source, scenes=scenes, seed=seed, data_fingerprint=data_fingerprint, code_version=code_version)
     pictures = synthesize(
@@ -115,23 +118,23 @@ def retrain(
         models_uri=models_uri,
         hub=hub,
         submitted_by=submitted_by,
+        rollout=rollout,
         code_version=code_version,
     )
     pushed.set_caching_options(False)
 
-    for task in (real, pictures, trained, evaluated, pushed):
-        kubernetes.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
-        kubernetes.use_secret_as_env(
-            task,
-            OBJECT_STORE_SECRET,
-            {"AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"},
-            optional=True,
-        )
+    place(real, cpu=("500m", "4"), memory=("1Gi", "4Gi"))
+    place(pictures, cpu=("1", "8"), memory=("2Gi", "32Gi"))
+    place(trained, cpu=("1", "8"), memory=("2Gi", "32Gi"))
+    place(evaluated, cpu=("1", "8"), memory=("2Gi", "8Gi"))
+    place(pushed, cpu=("250m", "2"), memory=("1Gi", "4Gi"))
     for task in (pictures, trained, evaluated):
-        kubernetes.mount_pvc(task, WORKSPACE_CLAIM, "/workspace")
+        use_workspace(task)
     for task in (pictures, trained):
-        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="2Gi")  # noqa: S108  (loaders share memory)
-    kubernetes.use_secret_as_env(pushed, HUB_SECRET, {"HF_TOKEN": "HF_TOKEN"}, optional=True)
+        use_gpu(task, gpus, node_selector)
+    for task in (evaluated, pushed):
+        use_registry(task)
+    use_secret(pushed, HUB_SECRET, "HF_TOKEN")
     return Retrained(
         verdict=evaluated.outputs["verdict"],
         challenge_set=evaluated.outputs["challenge_set"],

@@ -1,4 +1,4 @@
-"""The main job on one machine, and the stack that stays up: `python -m serving.local run | up | down | status`."""
+"""`python -m serving.local run | up | reload | down | status`: the main job on one machine, and a stack that stays."""
 
 import argparse
 import asyncio
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from serving.local import processes
-from serving.local.stack import HOTKEY, VALIDATOR, Stack, mlflow_server, serve
+from serving.local.processes import ServerError
+from serving.local.stack import HOTKEY, VALIDATOR, Stack, await_predictor, mlflow_server, serve, start_predictor
 from serving.local.state import State
 from serving.local.summary import summarise, text
 from streetvision import atomic
@@ -21,7 +22,7 @@ from streetvision.assessment import newest_answers
 from streetvision.challenge_set import ChallengeSet
 from streetvision.data.manifest import Manifest
 from streetvision.data.source import open_source
-from streetvision.errors import BusyError, EvidenceError, StreetvisionError
+from streetvision.errors import BusyError, EvidenceError, RolloutError, SettingsError, StreetvisionError
 from streetvision.inference.model_directory import ModelDirectory
 from streetvision.predictions import write_predictions
 from streetvision.progress import Progress
@@ -47,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
             case "down":
                 with state.locked():
                     return down(state)
+            case "reload":
+                with state.locked():
+                    return reload(state, as_json=arguments.json)
             case _:
                 return status(state, as_json=arguments.json)
     except StreetvisionError as err:
@@ -134,6 +138,52 @@ def down(state: State) -> int:
     return 0
 
 
+def reload(state: State, *, as_json: bool) -> int:
+    """Puts the registry's champion into the predictor that is up; the one before comes back where that fails."""
+    if not any(server.name == "predictor" and server.running for server in state.servers()):
+        raise SettingsError(f"no predictor is up: `{state.root}`", hint="`make up` starts it")
+    from streetvision.registry.mlflow import Registry
+
+    registry = Registry(state.tracking_uri, state.root / "models")
+    champion = registry.to_be_served()
+    content = json.loads(state.file.read_text())
+    before, after = Path(content["model_dir"]), registry.fetch(champion)
+    outcome = "unchanged"
+    if after != before:
+        outcome = "rolled out"
+        try:
+            _replace_predictor(state, content, after)
+        except ServerError as err:
+            _replace_predictor(state, content, before)
+            served = registry.by_source(before.as_uri())
+            registry.take_back(champion.version, champion=served.version if served else None, reason=err.message)
+            raise RolloutError(
+                f"version {champion.version} was not rolled out: {err.message}\n`{before}` is served again",
+                hint=err.hint,
+            ) from err
+    if as_json:
+        print(json.dumps({"outcome": outcome, "version": champion.version, "sha256": champion.sha256}))
+    else:
+        print(f"{outcome}: version {champion.version} ({champion.sha256[:12]}) is served")
+    return 0
+
+
+def _replace_predictor(state: State, content: dict[str, Any], model_dir: Path) -> None:
+    """Another predictor at the address of the one that is up, once it answers; the state says so."""
+    processes.stop(content["predictor"]["pid"])
+    ports = (int(content["predictor"][name].rpartition(":")[2]) for name in ("url", "grpc"))
+    predictor = start_predictor(state, model_dir, http=next(ports), grpc=next(ports), stay=True)
+    content["predictor"]["pid"], content["model_dir"] = predictor.pid, str(model_dir)
+    predictions = _predictions(state, model_dir, Path(content["images"]))
+    content["predictions"] = str(predictions) if predictions else None
+    atomic.write_json(state.file, content)  # first, so that it is found again
+    try:
+        await_predictor(state, predictor, content["predictor"]["url"])
+    except BaseException:
+        processes.stop(predictor.pid)
+        raise
+
+
 def status(state: State, *, as_json: bool) -> int:
     """Shows what is up; 0 where everything is, 1 otherwise."""
     servers = state.servers()
@@ -167,6 +217,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--challenges", type=_positive, default=500, help="how many the simulated validator sends")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a pipeline parameter")
     commands.add_parser("down", help="stop what `up` started")
+    reloading = commands.add_parser("reload", help="the registry's champion comes into the predictor that is up")
+    reloading.add_argument("--json", action="store_true")
     commands.add_parser("status", help="what is up").add_argument("--json", action="store_true")
     return parser
 

@@ -67,13 +67,7 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
         "PORT": edge,
         "METRICS_PORT": metrics,
     }
-    predictor = processes.start(
-        "serving.predictor",
-        ["--model-dir", str(model_dir), "--host", HOST, "--http_port", str(http), "--grpc_port", str(grpc)],
-        environment=mark,
-        log=state.log("predictor"),
-        stay=stay,
-    )
+    predictor = start_predictor(state, model_dir, http=http, grpc=grpc, stay=stay)
     stopping.callback(processes.stop, predictor.pid)
     miner = processes.start(
         "serving.miner",
@@ -83,7 +77,7 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
         stay=stay,
     )
     stopping.callback(processes.stop, miner.pid)
-    processes.await_http(f"{predictor_url}/v2/models/roadwork/ready", predictor, state.log("predictor"))
+    await_predictor(state, predictor, predictor_url)
     processes.await_http(f"{metrics_url}/health/ready", miner, state.log("miner"))
     return Stack(
         predictor=predictor,
@@ -94,6 +88,26 @@ def serve(state: State, model_dir: Path, stopping: ExitStack, *, stay: bool) -> 
         miner_hotkey=hotkey,
         metrics_url=f"{metrics_url}/metrics",
     )
+
+
+def start_predictor(state: State, model_dir: Path, *, http: int, grpc: int, stay: bool) -> subprocess.Popen[bytes]:
+    """A predictor over one model directory, which is not awaited."""
+    return processes.start(
+        "serving.predictor",
+        ["--model-dir", str(model_dir), "--host", HOST, "--http_port", str(http), "--grpc_port", str(grpc)],
+        environment={processes.STATE_VARIABLE: str(state.root)},
+        log=state.log("predictor"),
+        stay=stay,
+    )
+
+
+def await_predictor(state: State, predictor: subprocess.Popen[bytes], url: str) -> None:
+    """Returns once it answers.
+
+    Raises:
+        ServerError: it did not come up.
+    """
+    processes.await_http(f"{url}/v2/models/roadwork/ready", predictor, state.log("predictor"))
 
 
 def mlflow_server(state: State, stopping: ExitStack) -> tuple[subprocess.Popen[bytes], str]:

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -298,11 +298,18 @@ class Operator:
     Args:
         metrics: what is shown.
         checks: what must hold for the miner to be ready, by name.
+        hotkeys: the addresses that it answers for now, the newest first.
     """
 
-    def __init__(self, metrics: Metrics, checks: Mapping[str, Callable[[], Awaitable[bool]]]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        checks: Mapping[str, Callable[[], Awaitable[bool]]],
+        hotkeys: Callable[[], Sequence[str]],
+    ) -> None:
         self._metrics = metrics
         self._checks = checks
+        self._hotkeys = hotkeys
 
     async def answer(self, request: Request) -> Reply:
         """The answer to one request."""
@@ -314,7 +321,7 @@ class Operator:
             case "GET", "/health/ready":
                 checks = {name: await check() for name, check in self._checks.items()}
                 ready = all(checks.values())
-                return _json(200 if ready else 503, {"ready": ready} | checks)
+                return _json(200 if ready else 503, {"ready": ready, "hotkeys": list(self._hotkeys())} | checks)
             case _:
                 return _json(404, {"message": "here are `/metrics`, `/health/live` and `/health/ready`"})
 

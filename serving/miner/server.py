@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from serving.logs import event
@@ -72,7 +72,9 @@ async def serve(settings: Settings, environment: Mapping[str, str] = os.environ)
             text = "1 while a hotkey of ours is known to be registered; nobody is answered before"
             metrics.gauge("registered", text, lambda: verifier.registered)
             ready = {"predictor": forward.ready, "registered": registered}
-            miner = MinerServer(edge, metrics, nonces, ready=ready, limits=settings.limits)
+            miner = MinerServer(
+                edge, metrics, nonces, ready=ready, hotkeys=lambda: verifier.receivers, limits=settings.limits
+            )
 
             def apply(settings: Settings, hotkey: Hotkey) -> None:
                 logging.getLogger().setLevel(settings.log_level_number)
@@ -115,6 +117,7 @@ class MinerServer:
         metrics: shown on the operator's, with what the server itself knows.
         nonces: whose size is shown.
         ready: what else must hold for the miner to be ready.
+        hotkeys: the addresses that it answers for now.
         limits: of what callers of the public port may take.
     """
 
@@ -125,10 +128,11 @@ class MinerServer:
         nonces: NonceStore,
         *,
         ready: Mapping[str, Callable[[], Awaitable[bool]]],
+        hotkeys: Callable[[], Sequence[str]],
         limits: Limits,
     ) -> None:
         self._accepting = True
-        operator = Operator(metrics, {"accepting": self._is_accepting, **ready})
+        operator = Operator(metrics, {"accepting": self._is_accepting, **ready}, hotkeys)
         self._public = HttpServer(edge.answer, edge.refuse, limits=limits)
         self._private = HttpServer(operator.answer, operator.refuse, limits=Limits(connections_per_address=0))
         metrics.gauge("connections", "Open connections of callers", lambda: self._public.connections)

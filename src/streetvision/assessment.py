@@ -25,7 +25,6 @@ from streetvision.registry.decision import Decision, Policy
 from streetvision.registry.gate import decide
 from streetvision.registry.mlflow import Registry
 from streetvision.registry.modelcard import check_consistency
-from streetvision.registry.store import models_folder
 from streetvision.report import write_report
 from streetvision.training.views import version_of_views
 
@@ -96,7 +95,7 @@ def assess(
         manifest_root: the data; its split `challenge` is what the set is drawn from.
         workspace: folder that outlives a run, for frozen sets and what was answered to them.
         tracking_uri: MLflow's, where the champion is registered.
-        models_uri: folder of the registered models.
+        models_uri: where registered models lie, a folder or `s3://BUCKET/PREFIX`.
         regime: rules the challenges follow.
         count: challenges in the set.
         seed: of the set and of the bootstrap.
@@ -111,7 +110,7 @@ def assess(
     """
     manifest = Manifest.read(manifest_root)
     model = ModelDirectory.open(model_dir)
-    registry = Registry(tracking_uri, models_folder(models_uri))
+    registry = Registry.open(tracking_uri, models_uri, cache=workspace / "models")
     champion = registry.champion()
     challenge_set = frozen_set(manifest, workspace / "challenges", count=count, seed=seed, regime=regime)
     refuse_leakage(challenge_set, manifest)

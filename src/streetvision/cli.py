@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from streetvision.commands import data, engine, evaluate, gate, simulate, subnet, synthesize, train
+from streetvision.commands import data, engine, evaluate, gate, rollout, simulate, subnet, synthesize, train
 from streetvision.commands.arguments import Command
 from streetvision.errors import SettingsError, StreetvisionError
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="streetvision", description="Train, gate and serve a roadwork classifier.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (data, synthesize, train, subnet, evaluate, gate, simulate, engine):
+    for module in (data, synthesize, train, subnet, evaluate, gate, simulate, rollout, engine):
         module.add(commands)
     return parser
 

@@ -14,7 +14,9 @@
     ├── RegistryError(RuntimeError)          MLflow answered something unusable, or a read-back differed
     ├── HubError(RuntimeError)               the model hub refused, or a read-back differed
     ├── EngineError(RuntimeError)            an inference engine failed or answered nonsense
+    ├── RolloutError(RuntimeError)           a release did not come to serve the model it was given
     ├── PredictorError(ConnectionError)      the predictor is out of reach, late or wrong
+    ├── ClusterError(ConnectionError)        the Kubernetes API is out of reach, or refuses
     └── ChainError(ConnectionError)          the chain is out of reach, silent, or refuses
 
 A message says what was got, what was expected and where; `hint` is the next thing to do, on a line of its own.
@@ -90,8 +92,20 @@ class EngineError(StreetvisionError, RuntimeError):
     """An inference engine failed or answered nonsense."""
 
 
+class RolloutError(StreetvisionError, RuntimeError):
+    """A release did not come to serve the model it was given."""
+
+
 class PredictorError(StreetvisionError, ConnectionError):
     """The predictor is out of reach, late or wrong."""
+
+
+class ClusterError(StreetvisionError, ConnectionError):
+    """The Kubernetes API is out of reach, or refuses; `status` is its HTTP answer, where it gave one."""
+
+    def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class ChainError(StreetvisionError, ConnectionError):

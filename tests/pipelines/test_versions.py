@@ -45,5 +45,10 @@ def test_a_cluster_names_the_image_instead(monkeypatch: pytest.MonkeyPatch):
     assert versions.code_version() == "sha256:abc"
 
 
+def test_an_image_tells_its_commit(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STREETVISION_GIT_SHA", "abc123")
+    assert versions.git_sha() == "abc123"
+
+
 def test_outside_git_the_commit_is_unknown(copy: Path):
     assert versions.git_sha() == "unknown"

@@ -1,18 +1,20 @@
 """Every model is registered; only the promoted one becomes champion and reaches the hub, and it does reach it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from streetvision.errors import DataError, HubError, RegistryError, SettingsError
+from streetvision.errors import DataError, HubError, RegistryError, RolloutError, SettingsError
 from streetvision.predictions import write_predictions
 from streetvision.registry import publish as publishing
 from streetvision.registry.hub import FolderHub
 from streetvision.registry.mlflow import Registry
 from streetvision.registry.publish import Published, open_hub, publish
+from tests.kubernetes_objects import KubernetesObjects, kubernetes_objects
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
+PODS = "/api/v1/namespaces/here/pods"
 Publish = Callable[..., Published]
 
 # MLflow's own use of SQLAlchemy
@@ -25,7 +27,12 @@ def push(tmp_path: Path, make_model, make_predictions, make_decision) -> Publish
     write_predictions(tmp_path / "predictions.parquet", make_predictions(400, groups=40))
 
     def run(
-        content: str, verdict: str = "promote", *, champion: str | None = None, about: str | None = None
+        content: str,
+        verdict: str = "promote",
+        *,
+        champion: str | None = None,
+        about: str | None = None,
+        rollout: str = "",
     ) -> Published:
         model = make_model(content)
         decision = make_decision(verdict, challenger_sha256=about or model.sha256, champion_sha256=champion)
@@ -39,9 +46,34 @@ def push(tmp_path: Path, make_model, make_predictions, make_decision) -> Publish
             models_uri=str(tmp_path / "models"),
             hub=f"folder:{tmp_path}/hub",
             submitted_by=HOTKEY,
+            rollout=rollout,
         )
 
     return run
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesObjects]:
+    """A Kubernetes API with the CronJob of the rollout."""
+    monkeypatch.setattr("streetvision.operations.rollout_job._EVERY_S", 0.01)
+    with kubernetes_objects() as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
+        template = {"spec": {"template": {"spec": {}}}}
+        cron_job = {"metadata": {"uid": "u"}, "spec": {"jobTemplate": template}}
+        api.put("/apis/batch/v1/namespaces/here/cronjobs/r-rollout", cron_job)
+        yield api
+
+
+def end_jobs(api: KubernetesObjects, condition: str, log: str) -> None:
+    """Every Job ends so, and its pod said that."""
+
+    def end(path: str) -> None:
+        if "/jobs/" in path and "status" not in api.objects[path]:
+            api.put(path, {**api.objects[path], "status": {"conditions": [{"type": condition, "status": "True"}]}})
+            api.put(f"{PODS}/p", {"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}})
+            api.texts[f"{PODS}/p/log"] = log
+
+    api.on_get = end
 
 
 def test_a_promoted_model_becomes_champion_and_is_pushed(push: Publish, tmp_path: Path):
@@ -70,6 +102,28 @@ def test_a_push_that_failed_is_made_up_for_by_the_next_run(push: Publish, monkey
     assert done.champion is not None
     assert done.revision != ""
     assert push("a", "keep").revision == ""  # once is enough
+
+
+def test_a_promoted_model_is_rolled_out_by_the_job_before_it_is_pushed(push: Publish, cluster: KubernetesObjects):
+    end_jobs(cluster, "Complete", '{"sentence": "version 1 is served"}')
+    done = push("a", rollout="here/r-rollout")
+    assert (done.rollout, bool(done.revision)) == ("version 1 is served", True)
+    kept = push("b", "keep", champion=done.challenger.sha256, rollout="here/r-rollout")
+    assert kept.rollout == ""
+    assert sum(asked.startswith("POST /apis/batch/") for asked in cluster.asked) == 1
+
+
+def test_a_model_whose_rollout_failed_reaches_no_hub(push: Publish, cluster: KubernetesObjects, tmp_path: Path):
+    end_jobs(cluster, "Failed", "error: version 1 was not rolled out")
+    with pytest.raises(RolloutError, match="version 1 was not rolled out; version 1 is champion"):
+        push("a", rollout="here/r-rollout")
+    assert FolderHub(tmp_path / "hub", publishing.REPOSITORY).head() is None
+
+
+def test_a_rollout_of_another_form_is_refused_before_anything_is_registered(push: Publish, tmp_path: Path):
+    with pytest.raises(SettingsError, match="expected `NAMESPACE/CRONJOB`"):
+        push("a", rollout="r-rollout")
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_decision_about_another_model_is_refused(push: Publish):

@@ -69,7 +69,7 @@ class ModelDirectory:
         Raises:
             ModelDirectoryError: a file is missing, altered or unreadable, named in the message.
         """
-        config = _read_config(path)
+        config = read_config(path)
         found = _hash_files(path, config.files)
         for name, expected in config.files.items():
             if found[name] != expected:
@@ -149,7 +149,12 @@ def write_config(
     return ModelDirectory(path, config, _model_sha256(path, config.files))
 
 
-def _read_config(path: Path) -> ModelConfig:
+def read_config(path: Path) -> ModelConfig:
+    """What a model directory says of itself; its other files are not looked at.
+
+    Raises:
+        ModelDirectoryError: `config.json` is missing or unusable.
+    """
     try:
         return ModelConfig.model_validate_json((path / CONFIG).read_bytes())
     except FileNotFoundError as err:

@@ -1,30 +1,87 @@
 """One actor at a time: the lock that promotions and pushes hold."""
 
+import hashlib
+import importlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from streetvision import atomic
-from streetvision.errors import BusyError
+from streetvision.errors import BusyError, SettingsError
+from streetvision.registry.store import cache_folder, models_folder
+
+_log = logging.getLogger(__name__)
+
+
+class Hold:
+    """The right of one holder.
+
+    Attributes:
+        token: a number that is larger for every later holder, by which an older one is known; nothing where the
+            system ends a right with its holder.
+    """
+
+    token: int | None = None
+
+    def check(self) -> None:
+        """Returns while the right lasts.
+
+        Raises:
+            BusyError: it ended before the block did.
+        """
 
 
 class Lock(Protocol):
     """What only one actor holds at a time, in this process, on this machine or in the cluster."""
 
-    def hold(self, actor: str) -> AbstractContextManager[None]:
-        """Holds the lock for the block; `actor` is who a waiting one is told about.
+    def hold(self, actor: str, *, above: int = 0) -> AbstractContextManager[Hold]:
+        """Holds the lock for the block.
+
+        Args:
+            actor: who a waiting one is told about.
+            above: what the token has to be larger than.
 
         Raises:
             BusyError: somebody else held it for too long.
         """
         ...
+
+
+def open_lock(models_uri: str, *, namespace: str | None = None) -> Lock:
+    """The lock of promotions for models at this address.
+
+    A file beside the models where they lie in a folder; a Lease where they lie in a bucket and this is a pod or
+    `$KUBECONFIG` names a cluster; else a file of this machine.
+
+    Args:
+        models_uri: a folder or `s3://BUCKET/PREFIX`.
+        namespace: of the Lease; our own by default.
+
+    Raises:
+        SettingsError: the cluster cannot be used, or its client is not installed.
+    """
+    if folder := models_folder(models_uri):
+        return LocalLock(folder / ".promotion.lock")
+    if os.environ.get("KUBERNETES_SERVICE_HOST") or os.environ.get("KUBECONFIG"):
+        try:
+            lease: Any = importlib.import_module("streetvision.registry.lease")  # loads the Kubernetes client
+        except ImportError as err:
+            raise SettingsError(
+                f"promotions are serialised by a Lease of the cluster, which needs the package `{err.name}`",
+                hint="install `kubernetes`",
+            ) from err
+        return lease.promotion_lock(namespace)
+    _log.warning("no cluster is named, so only promotions of this machine wait for each other")
+    name = hashlib.sha256(models_uri.encode()).hexdigest()[:16]
+    return LocalLock(cache_folder() / "locks" / name)
 
 
 class LocalLock:
@@ -43,7 +100,7 @@ class LocalLock:
         self._timeout_s = timeout_s
 
     @contextmanager
-    def hold(self, actor: str) -> Generator[None]:
+    def hold(self, actor: str, *, above: int = 0) -> Generator[Hold]:
         """Holds the lock for the block.
 
         Raises:
@@ -65,7 +122,7 @@ class LocalLock:
             since = datetime.now(UTC).isoformat(timespec="seconds")
             holder = {"actor": actor, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
             atomic.write_json(self._holder, holder)
-            yield
+            yield Hold()
         finally:
             self._holder.unlink(missing_ok=True)
             lock.release()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Self, cast
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
@@ -19,14 +19,17 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from streetvision import atomic
-from streetvision.errors import RegistryError
+from streetvision.errors import RegistryError, SettingsError
 from streetvision.inference.model_directory import ModelDirectory
 from streetvision.registry.database import check_database, database_file
 from streetvision.registry.decision import Decision
-from streetvision.registry.lock import LocalLock, Lock
-from streetvision.registry.store import FolderStore, ModelStore
+from streetvision.registry.lock import Hold, LocalLock, Lock, open_lock
+from streetvision.registry.s3_store import S3Store
+from streetvision.registry.store import FolderStore, ModelStore, cache_folder, models_folder
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+FENCE = "promotion_fence"  # tag of the registered model: the number of the last holder of the lock that moved an alias
 
 _BATCH = 100  # parameters a request; of metrics MLflow takes 1000
 
@@ -54,6 +57,11 @@ class RegisteredVersion:
     source: str
     sha256: str
     tags: Mapping[str, str]
+
+    @property
+    def may_be_served(self) -> bool:
+        """Whether the gate decided so, or a person did."""
+        return self.tags.get("verdict") == "promote" or "approved_by" in self.tags
 
 
 class Registry:
@@ -90,6 +98,28 @@ class Registry:
         with self._one_sentence():
             self._client = MlflowClient(tracking_uri, tracking_uri)
 
+    @classmethod
+    def open(
+        cls, tracking_uri: str, models_uri: str, *, lock_namespace: str | None = None, cache: Path | None = None
+    ) -> Self:
+        """The registry whose models lie in a folder or a bucket, with the lock that fits.
+
+        Args:
+            tracking_uri: address of the MLflow.
+            models_uri: a folder or `s3://BUCKET/PREFIX`.
+            lock_namespace: of the Lease that serialises promotions on a cluster; our own by default.
+            cache: folder of models fetched from a bucket; in the user's cache by default.
+
+        Raises:
+            SettingsError: the models lie in neither, or the cluster cannot be used.
+            RegistryError: the database is of a newer MLflow, is none, or the server is out of reach.
+        """
+        lock = open_lock(models_uri, namespace=lock_namespace)
+        if folder := models_folder(models_uri):
+            return cls(tracking_uri, folder, lock=lock)
+        cache = cache or cache_folder() / "models"
+        return cls(tracking_uri, cache, store=S3Store(models_uri, cache=cache), lock=lock)
+
     def register(
         self,
         model_dir: Path,
@@ -121,7 +151,7 @@ class Registry:
         """
         model = ModelDirectory.open(model_dir)
         source = self._store.put(model)
-        with self._lock.hold("register"), self._one_sentence():
+        with self._locked("register") as hold:
             aliases = self._aliases()
             known = self._find(model.sha256)
             if known is None:
@@ -134,9 +164,9 @@ class Registry:
                 for key, value in _verdict_tags(decision).items():
                     self._client.set_model_version_tag(self.model_name, known.version, key, value)
             if int(known.version) != aliases.get(CHAMPION):
-                self._point(CHALLENGER, int(known.version))
+                self._point(CHALLENGER, int(known.version), hold)
             elif aliases.get(CHALLENGER) == aliases[CHAMPION]:  # a promotion was cut off here
-                self._client.delete_registered_model_alias(self.model_name, CHALLENGER)
+                self._point(CHALLENGER, None, hold)
             return self.version(int(known.version))
 
     def promote(self, version: int, *, expected_champion: int | None) -> RegisteredVersion:
@@ -149,9 +179,9 @@ class Registry:
         Raises:
             RegistryError: another champion was promoted meanwhile, the version has no verdict `promote` and is not
                 tagged `approved_by`, or what is read back differs.
-            BusyError: somebody else holds the lock for too long.
+            BusyError: somebody else holds the lock for too long, or took it over from us.
         """
-        with self._lock.hold(f"promote version {version}"), self._one_sentence():
+        with self._locked(f"promote version {version}") as hold:
             aliases = self._aliases()
             champion = aliases.get(CHAMPION)
             if champion not in {expected_champion, version}:
@@ -161,7 +191,7 @@ class Registry:
                     hint="evaluate it against the champion of today",
                 )
             promoted = self.version(version)
-            if promoted.tags.get("verdict") != "promote" and "approved_by" not in promoted.tags:
+            if not promoted.may_be_served:
                 raise RegistryError(
                     f"{_name(version)} of `{self.model_name}` has the verdict `{promoted.tags.get('verdict')}`, "
                     "expected `promote`",
@@ -169,13 +199,40 @@ class Registry:
                 )
             if champion != version:
                 if champion is not None:  # first, so that a crash in between loses no way back
-                    self._point(PREVIOUS, champion)
-                self._point(CHAMPION, version)
+                    self._point(PREVIOUS, champion, hold)
+                self._point(CHAMPION, version, hold)
                 self._client.set_model_version_tag(self.model_name, str(version), "promoted_at", _now())
             if aliases.get(CHALLENGER) == version:
-                self._client.delete_registered_model_alias(self.model_name, CHALLENGER)
-            self._read_back(aliases, version)
+                self._point(CHALLENGER, None, hold)
+            self._read_back(_after_promotion(aliases, version))
             return self.version(version)
+
+    def take_back(self, version: int, *, champion: int | None, reason: str) -> None:
+        """Makes the champion before this one champion again, read back, and notes why.
+
+        Args:
+            version: the champion that failed.
+            champion: the version that is served; nothing where it is of no version, and there is no champion then.
+            reason: what becomes the failed version's tag `rollout_failed`.
+
+        Raises:
+            RegistryError: this version is not champion any more, or what is read back differs.
+            BusyError: somebody else holds the lock for too long, or took it over from us.
+        """
+        with self._locked(f"take back version {version}") as hold:
+            self._client.set_model_version_tag(
+                self.model_name, str(version), "rollout_failed", f"{_now()} {reason}"[:5000]
+            )
+            aliases = self._aliases()
+            if aliases.get(CHAMPION) != version:
+                raise RegistryError(
+                    f"champion of `{self.model_name}` is {_name(aliases.get(CHAMPION))}, expected {_name(version)}, "
+                    "which is taken back: the alias is left alone"
+                )
+            self._point(CHAMPION, champion, hold)
+            if champion is not None and aliases.get(PREVIOUS) == champion:
+                self._point(PREVIOUS, None, hold)
+            self._read_back(_after_taking_back(aliases, champion))
 
     def tag(self, version: int, key: str, value: str) -> None:
         """Notes a fact about a version.
@@ -195,6 +252,32 @@ class Registry:
         with self._one_sentence():
             version = self._aliases().get(alias)
         return None if version is None else self.version(version)
+
+    def to_be_served(self, alias: str = CHAMPION) -> RegisteredVersion:
+        """The version of an alias, which the gate or a person let through.
+
+        Raises:
+            SettingsError: nothing has the alias, or what has it was neither promoted nor approved.
+            RegistryError: MLflow is out of reach.
+        """
+        version = self.by_alias(alias)
+        if version is None:
+            raise SettingsError(f"no version of `{self.model_name}` has the alias `{alias}`", hint="promote one first")
+        if not version.may_be_served:
+            raise SettingsError(
+                f"{_name(version.version)} of `{self.model_name}` has the alias `{alias}`, but the verdict "
+                f"`{version.tags.get('verdict', 'none')}`, expected `promote`: it is not served",
+                hint="a person who knows better tags it `approved_by`; else give the alias back to the version before",
+            )
+        return version
+
+    def by_source(self, source: str) -> RegisteredVersion | None:
+        """The newest version whose model directory has this address, or nothing."""
+        sha256 = source.rstrip("/").rpartition("/")[2]
+        with self._one_sentence():
+            found = self._find(sha256) if re.fullmatch(r"[0-9a-f]{64}", sha256) else None
+        version = None if found is None else self.version(int(found.version))
+        return version if version is not None and version.source.rstrip("/") == source.rstrip("/") else None
 
     def version(self, version: int) -> RegisteredVersion:
         """One version by its number.
@@ -239,15 +322,37 @@ class Registry:
         found = self._client.search_model_versions(f"name = '{self.model_name}' and tags.model_sha256 = '{sha256}'")
         return max(found, key=lambda version: int(version.version), default=None)
 
-    def _point(self, alias: str, version: int) -> None:
-        self._client.set_registered_model_alias(self.model_name, alias, str(version))
+    def _point(self, alias: str, version: int | None, hold: Hold) -> None:
+        """Moves or deletes an alias, unless a later holder of the lock was here."""
+        hold.check()
+        if hold.token is not None:
+            newest = self._fence()
+            if newest > hold.token:
+                raise RegistryError(
+                    f"promotion number {hold.token} of `{self.model_name}` comes too late: number {newest} was here",
+                    hint="the lock was lost meanwhile; run it again",
+                )
+            if newest < hold.token:
+                self._client.set_registered_model_tag(self.model_name, FENCE, str(hold.token))
+        if version is None:
+            self._client.delete_registered_model_alias(self.model_name, alias)
+        else:
+            self._client.set_registered_model_alias(self.model_name, alias, str(version))
 
-    def _read_back(self, before: Mapping[str, int], version: int) -> None:
-        expected = {**before, CHAMPION: version}
-        if before.get(CHAMPION, version) != version:
-            expected[PREVIOUS] = before[CHAMPION]
-        if expected.get(CHALLENGER) == version:
-            del expected[CHALLENGER]
+    def _fence(self) -> int:
+        """The number of the last holder of a Lease that moved an alias; 0 where none did."""
+        found = self._client.search_registered_models(f"name = '{self.model_name}'")
+        number = str(found[0].tags.get(FENCE, "0")) if found else "0"
+        return int(number) if number.isdecimal() else 0
+
+    @contextmanager
+    def _locked(self, actor: str) -> Generator[Hold]:
+        with self._one_sentence():
+            above = self._fence()  # so that a Lease that was deleted counts on from here
+        with self._lock.hold(actor, above=above) as hold, self._one_sentence():
+            yield hold
+
+    def _read_back(self, expected: Mapping[str, int]) -> None:
         if (found := self._aliases()) != expected:
             raise RegistryError(
                 f"aliases of `{self.model_name}` read back as {found}, expected {expected}",
@@ -315,6 +420,24 @@ class Registry:
             elif "out-of-date database schema" in first:
                 hint = f"back it up, then upgrade it: mlflow db upgrade {_without_password(self._uri)}"
             raise RegistryError(f"MLflow `{_without_password(self._uri)}` refused: {first}", hint=hint) from err
+
+
+def _after_promotion(before: Mapping[str, int], version: int) -> dict[str, int]:
+    expected = {**before, CHAMPION: version}
+    if before.get(CHAMPION, version) != version:
+        expected[PREVIOUS] = before[CHAMPION]
+    if expected.get(CHALLENGER) == version:
+        del expected[CHALLENGER]
+    return expected
+
+
+def _after_taking_back(before: Mapping[str, int], champion: int | None) -> dict[str, int]:
+    expected = {alias: version for alias, version in before.items() if alias != CHAMPION}
+    if champion is not None:
+        expected[CHAMPION] = champion
+        if expected.get(PREVIOUS) == champion:
+            del expected[PREVIOUS]
+    return expected
 
 
 def _model_tags(model: ModelDirectory) -> dict[str, str]:

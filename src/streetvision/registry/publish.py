@@ -1,13 +1,16 @@
 """The step after the verdict: every model is registered; a promoted one becomes champion and goes to the hub."""
 
+import importlib
 import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from streetvision import atomic
 from streetvision.assessment import training_record
-from streetvision.errors import DataError, RegistryError, SettingsError
+from streetvision.errors import DataError, RegistryError, RolloutError, SettingsError
 from streetvision.evaluation import Report, evaluate
 from streetvision.inference.model_directory import ModelDirectory
 from streetvision.predictions import read_predictions
@@ -16,7 +19,6 @@ from streetvision.registry.hub import FolderHub, Hub
 from streetvision.registry.huggingface import HuggingFaceHub
 from streetvision.registry.mlflow import DatasetUse, RegisteredVersion, Registry
 from streetvision.registry.modelcard import ModelCard, push_files
-from streetvision.registry.store import models_folder
 from streetvision.report import pngs
 
 HUB_REVISION = "hub_revision"  # tag of a version: the commit that it was pushed as
@@ -27,10 +29,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A registered model and where its directory lies."""
+    """A registered model and where its directory lies; `path` is empty where that is no folder of this machine."""
 
     version: int
     sha256: str
+    source: str
     path: str
 
 
@@ -44,6 +47,7 @@ class Published:
     champion: Served | None
     revision: str
     url: str
+    rollout: str = ""
 
     def write(self, path: Path) -> None:
         """Leaves the receipt as JSON.
@@ -64,8 +68,9 @@ def publish(
     models_uri: str,
     hub: str,
     submitted_by: str,
+    rollout: str = "",
 ) -> Published:
-    """Registers the challenger with everything known about it and, on `promote`, moves the aliases and pushes.
+    """Registers the challenger with everything known about it and, on `promote`, moves the aliases, serves and pushes.
 
     Args:
         model_dir: the challenger.
@@ -73,15 +78,19 @@ def publish(
         predictions: its prediction table.
         decision: the gate's, as JSON.
         tracking_uri: MLflow's.
-        models_uri: folder of the registered models.
+        models_uri: where registered models lie, a folder or `s3://BUCKET/PREFIX`.
         hub: `folder:PATH` or `hf:OWNER/NAME`; empty pushes nowhere.
         submitted_by: ss58 address of the miner's hotkey.
+        rollout: `NAMESPACE/CRONJOB` whose Job takes the champion to the served predictor; empty leaves that to others.
 
     Raises:
+        RolloutError: the predictor did not come to serve it; the champion before is champion again.
+        ClusterError: the cluster is out of reach or refuses.
         RegistryError: MLflow refused, or the champion changed since the decision.
         HubError: the hub refused, or what was read back differs.
         SettingsError: the hub or the hotkey cannot be used.
     """
+    job = _rollout_job(rollout) if rollout else None
     verdict = _read_decision(decision)
     table = read_predictions(predictions)
     figures = evaluate(table, seed=verdict.policy.seed)
@@ -92,7 +101,7 @@ def publish(
             hint="run `evaluate` again",
         )
     record = training_record(model_dir) or {}
-    registry = Registry(tracking_uri, models_folder(models_uri))
+    registry = Registry.open(tracking_uri, models_uri, lock_namespace=job.namespace if job else None)
     champion = registry.champion()
     registered = registry.register(
         model_dir,
@@ -130,6 +139,9 @@ def publish(
             )
         registry.promote(registered.version, expected_champion=champion.version if champion else None)
     champion = registry.champion()
+    rolled_out = ""
+    if job and champion and champion.sha256 == model.sha256:
+        rolled_out = _roll_out(job, registry)
     revision = url = ""
     # a champion whose push failed or was cut off is pushed by the next run
     if hub and champion and champion.sha256 == model.sha256 and HUB_REVISION not in champion.tags:
@@ -138,10 +150,11 @@ def publish(
     return Published(
         verdict=verdict.verdict,
         reasons=verdict.reasons,
-        challenger=_served(registry, registered),
-        champion=_served(registry, champion) if champion else None,
+        challenger=_served(registered),
+        champion=_served(champion) if champion else None,
         revision=revision,
         url=url,
+        rollout=rolled_out,
     )
 
 
@@ -176,8 +189,31 @@ def _push(
     return commit.revision, commit.url
 
 
-def _served(registry: Registry, version: RegisteredVersion) -> Served:
-    return Served(version=version.version, sha256=version.sha256, path=str(registry.fetch(version)))
+def _rollout_job(name: str) -> Any:
+    try:
+        jobs: Any = importlib.import_module("streetvision.operations.rollout_job")  # loads the Kubernetes client
+    except ImportError as err:
+        raise SettingsError(
+            f"the rollout `{name}` is a Job of a cluster, which needs the package `{err.name}`",
+            hint="install `kubernetes`, or name no rollout",
+        ) from err
+    return jobs.RolloutJob.parse(name)
+
+
+def _roll_out(job: Any, registry: Registry) -> str:
+    """What the Job said; it does nothing where the champion is served already."""
+    try:
+        return job.run()
+    except RolloutError as err:
+        champion = registry.champion()
+        left = f"version {champion.version} is champion" if champion else "there is no champion"
+        raise RolloutError(f"{err.message}; {left}", hint=err.hint) from err
+
+
+def _served(version: RegisteredVersion) -> Served:
+    parts = urlsplit(version.source)
+    path = unquote(parts.path) if parts.scheme == "file" else ""
+    return Served(version=version.version, sha256=version.sha256, source=version.source, path=path)
 
 
 def _metrics(report: Report) -> dict[str, float]:

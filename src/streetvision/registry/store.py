@@ -1,5 +1,6 @@
-"""Where registered models lie, immutable and named by their sha256."""
+"""Where registered models lie, immutable and named by their sha256: a folder or a bucket."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Protocol
@@ -7,18 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from streetvision import atomic
 from streetvision.errors import RegistryError, SettingsError
-from streetvision.inference.model_directory import ModelDirectory
-
-
-def models_folder(uri: str) -> Path:
-    """The folder that a models address names.
-
-    Raises:
-        SettingsError: it is no folder of this machine.
-    """
-    if "://" in uri:
-        raise SettingsError(f"models are stored at `{uri}`, expected a folder: other stores are not built yet")
-    return Path(uri)
+from streetvision.inference.model_directory import CONFIG, ModelDirectory
 
 
 class ModelStore(Protocol):
@@ -49,7 +39,7 @@ class FolderStore:
         target = self._root / model.sha256
         if not target.exists():
             with atomic.directory(target) as folder:  # copies: a link would follow an edit of the source
-                for name in ("config.json", *model.config.files):
+                for name in (CONFIG, *model.config.files):
                     shutil.copyfile(model.path / name, folder / name)
         ModelDirectory.open(target)
         return target.as_uri()
@@ -65,3 +55,21 @@ class FolderStore:
         if parts.scheme != "file" or not path.is_dir():
             raise RegistryError(f"registered model `{uri}` is not a folder of this machine")
         return path
+
+
+def models_folder(uri: str) -> Path | None:
+    """The folder that a models address names, or nothing where it names a bucket.
+
+    Raises:
+        SettingsError: it names neither.
+    """
+    if uri.startswith("s3://"):
+        return None
+    if "://" in uri or not uri:
+        raise SettingsError(f"models are stored at `{uri}`, expected a folder or `s3://BUCKET/PREFIX`")
+    return Path(uri)
+
+
+def cache_folder() -> Path:
+    """Where what can be fetched again lies: `$STREETVISION_CACHE`, or a folder of the user's cache."""
+    return Path(os.environ.get("STREETVISION_CACHE") or Path.home() / ".cache" / "streetvision")

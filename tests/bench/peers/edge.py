@@ -50,7 +50,8 @@ async def main() -> None:
         body_limit_bytes=2 * 1024 * 1024,
         answer_deadline_s=8.5,
     )
-    server = MinerServer(edge, metrics, nonces, ready={}, limits=Limits(connections_per_address=0))
+    limits = Limits(connections_per_address=0)
+    server = MinerServer(edge, metrics, nonces, ready={}, hotkeys=lambda: [hotkey], limits=limits)
     await server.run(listen("127.0.0.1", port), listen("127.0.0.1", 0), stop=asyncio.Event(), drain_s=0)
 
 

@@ -14,6 +14,10 @@ import pytest
 from serving.local import processes
 from streetvision.curation.prediction_log import read_log, segment_files
 from streetvision.data.procedural import ProceduralSource
+from streetvision.inference.model_directory import ModelDirectory
+from streetvision.registry.decision import Decision, Policy
+from streetvision.registry.mlflow import Registry
+from tests.brightness import describe, write_model_directory
 
 pytestmark = [
     pytest.mark.slow,
@@ -160,3 +164,49 @@ def test_a_run_that_is_stopped_leaves_no_process_and_nothing_half_written(
         time.sleep(0.1)
     assert ours(tmp_path) == []
     assert not (tmp_path / "summary.json").exists()
+
+
+def served_version(state: Path) -> str:
+    url = json.loads((state / "state.json").read_text())["predictor"]["url"]
+    with urllib.request.urlopen(f"{url}/v2/models/roadwork", timeout=5) as answer:
+        return json.load(answer)["versions"][0]
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+@pytest.mark.usefixtures("first")
+def test_a_rollout_replaces_the_predictor_that_is_up_and_a_broken_model_comes_back_out(state: Path, tmp_path: Path):
+    registry = Registry(f"sqlite:///{state}/mlflow.db", state / "models")
+
+    def promote(model: ModelDirectory) -> int:
+        champion = registry.champion()
+        decision = Decision(verdict="promote", reasons=("better",), n=4000, policy=Policy())
+        version = registry.register(model.path, decision=decision, params={}, metrics={}).version
+        return registry.promote(version, expected_champion=champion.version if champion else None).version
+
+    def roll_out() -> "subprocess.CompletedProcess[str]":
+        return python("streetvision.cli", "rollout", "--state", str(state), "--json")
+
+    assert "no predictor is up" in roll_out().stderr
+    local(state, "up")
+    try:
+        nobody = roll_out()
+        assert (nobody.returncode, "has the alias `champion`" in nobody.stderr) == (2, True)
+        good = ModelDirectory.open(write_model_directory(tmp_path / "good"))
+        version = promote(good)
+        assert json.loads(roll_out().stdout) == {"outcome": "rolled out", "version": version, "sha256": good.sha256}
+        assert served_version(state) == good.sha256[:12]
+        assert json.loads(roll_out().stdout)["outcome"] == "unchanged"
+
+        (tmp_path / "bad").mkdir()
+        (tmp_path / "bad" / "model.onnx").write_bytes(b"no model")
+        bad = promote(describe(tmp_path / "bad"))
+        failed = roll_out()
+        assert failed.returncode == 1
+        assert f"version {bad} was not rolled out" in failed.stderr
+        assert served_version(state) == good.sha256[:12]
+        assert registry.champion().version == version
+        running = json.loads(local(state, "status", "--json"))["running"]
+        assert running == {"predictor": True, "miner": True, "mlflow": True}
+    finally:
+        local(state, "down")
+    assert ours(state) == []

@@ -230,7 +230,10 @@ def starting(
     async def main() -> None:
         async with Forward(Predictor(predictor_url, model_name="roadwork"), observe=metrics.attempted) as forward:
             edge = Edge(verifier, forward, metrics, journal=journal, **options)
-            server = MinerServer(edge, metrics, nonces, ready={"predictor": forward.ready}, limits=Limits(**limits))
+            ready = {"predictor": forward.ready}
+            server = MinerServer(
+                edge, metrics, nonces, ready=ready, hotkeys=lambda: verifier.receivers, limits=Limits(**limits)
+            )
             public, private = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
             made.extend([edge, server, *(f"http://127.0.0.1:{one.getsockname()[1]}" for one in (public, private))])
             started.set()

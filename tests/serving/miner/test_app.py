@@ -388,7 +388,12 @@ def test_health_follows_the_predictor(miner: Any, predictor: Any):
     assert httpx.get(miner.operator + "/health/live").status_code == 200
     not_ready = httpx.get(miner.operator + "/health/ready")
     assert not_ready.status_code == 503
-    assert not_ready.json() == {"ready": False, "accepting": True, "predictor": False}
+    assert not_ready.json() == {
+        "ready": False,
+        "hotkeys": [MINER.ss58_address],
+        "accepting": True,
+        "predictor": False,
+    }
 
 
 def test_metrics_count_challenges_by_validator_and_say_where_the_time_went(miner: Any):

@@ -168,7 +168,13 @@ def test_an_unregistered_miner_serves_nothing_and_says_what_to_do(start_process:
     ready = httpx.get(miner.operator + "/health/ready")
     assert (ready.status_code, ready.json()) == (
         503,
-        {"ready": False, "accepting": True, "predictor": True, "registered": False},
+        {
+            "ready": False,
+            "hotkeys": [MINER.ss58_address],
+            "accepting": True,
+            "predictor": True,
+            "registered": False,
+        },
     )
     assert miner.counts()["streetvision_miner_registered"] == 0
     metagraph = tmp_path / "others.json"

@@ -8,12 +8,14 @@ import time
 import pytest
 
 from streetvision.errors import BusyError
-from streetvision.registry.lock import LocalLock
+from streetvision.registry.lock import LocalLock, open_lock
+from tests.kubernetes_objects import kubernetes_objects
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from streetvision.registry.lock import LocalLock
+from streetvision.registry.lock import LocalLock, open_lock
+from tests.kubernetes_objects import kubernetes_objects
 with LocalLock(Path(sys.argv[1])).hold("other program"):
     print("held", flush=True)
     time.sleep(60)
@@ -89,3 +91,19 @@ def test_threads_never_hold_it_together(path):
     for thread in threads:
         thread.join()
     assert most == [1] * 50
+
+
+def test_the_lock_lies_where_all_who_promote_see_it(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("STREETVISION_CACHE", str(tmp_path / "cache"))
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    with open_lock(str(tmp_path / "models")).hold("a"):
+        assert (tmp_path / "models" / ".promotion.lock").exists()
+    assert not caplog.messages
+    with open_lock("s3://bucket/models").hold("a"):
+        assert "only promotions of this machine wait for each other" in caplog.text
+    with kubernetes_objects() as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
+        with open_lock("s3://bucket/models", namespace="there").hold("a") as hold:
+            assert hold.token == 1
+        assert "/apis/coordination.k8s.io/v1/namespaces/there/leases/streetvision-promotion" in api.objects

@@ -1,0 +1,1 @@
+"""What is pinned but not ours, and the programs that bring it and our charts to a cluster."""

@@ -1,0 +1,1 @@
+"""The commands of `python -m pipelines`, one a module."""
