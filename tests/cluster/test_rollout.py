@@ -206,24 +206,19 @@ def test_a_model_that_fails_leaves_release_and_alias_as_they_were(settled: World
 
 
 def test_the_job_of_a_failing_model_tells_push_why(settled: World, tmp_path: Path):
+    before = settled.registry.champion()
     version = settled.promote(garbage(tmp_path / "garbage"))
     client = settled.release.client
-    client.kubectl(
-        *("patch", "cronjob", f"{RELEASE}-pipelines-rollout", "--type=json", "--patch-file=/dev/stdin"),
-        stdin=json.dumps(
-            [
-                {
-                    "op": "add",
-                    "path": "/spec/jobTemplate/spec/template/spec/containers/0/args/-",
-                    "value": "--timeout-s=30",
-                }
-            ]
-        ),
-    )
+    cron_job = client.get("cronjob", f"{RELEASE}-pipelines-rollout")
+    # a copy: helm would refuse to upgrade a release whose objects somebody else changed
+    spec = cron_job["spec"] | {"suspend": True}
+    spec["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"].append("--timeout-s=30")
+    client.apply({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "impatient"}, "spec": spec})
     with pytest.raises(RolloutError, match=f"version {version.version} was not rolled out") as caught:
-        RolloutJob(Cluster.connect(), client.namespace, f"{RELEASE}-pipelines-rollout").run()
-    assert "what was served before is served" in caught.value.message
-    assert settled.registry.champion().version != version.version
+        RolloutJob(Cluster.connect(), client.namespace, "impatient").run()
+    assert "status.modelStatus: " in caught.value.message
+    assert f"version {before.version} is champion again; what was served before is served" in caught.value.message
+    assert settled.registry.champion().version == before.version
 
 
 def test_a_release_of_another_chart_version_is_refused(settled: World, tmp_path: Path):

@@ -1,10 +1,17 @@
 """What a rollout asks of the registry: what may be served, and the way back."""
 
+from dataclasses import replace
+
 import pytest
 
 from streetvision.errors import RegistryError, SettingsError
+from streetvision.operations.helm import Helm
+from streetvision.operations.proof import Predictor
+from streetvision.operations.rollout import Rollout
+from streetvision.registry.lease import LeaseLock
 from streetvision.registry.lock import Hold
 from streetvision.registry.mlflow import FENCE, Registry
+from tests.kubernetes_objects import connected, kubernetes_objects
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
@@ -105,3 +112,40 @@ def test_a_holder_that_comes_too_late_moves_no_alias(tmp_path, make_model, make_
     assert lock.above == [0, 1, 5]  # so that a Lease that was deleted counts on
     assert aliases(registry) == {"challenger": 2}
     assert registry._client.get_registered_model("roadwork").tags[FENCE] == "5"
+
+
+def test_without_a_champion_there_is_nothing_to_roll_out_but_another_alias_must_be_there(
+    registry, tmp_path, monkeypatch
+):
+    with kubernetes_objects() as api:
+        cluster = connected(api, tmp_path, monkeypatch)
+        rollout = Rollout(
+            registry=registry,
+            helm=Helm(str(tmp_path / "no helm"), "here"),
+            release="r",
+            chart=tmp_path,
+            predictor=Predictor(cluster, "here", "r-roadwork"),
+            lock=LeaseLock(cluster, "r-rollout", namespace="here", what="rollout"),
+            timeout_s=1,
+        )
+        assert rollout.run() is None
+        with pytest.raises(SettingsError, match="no version of `roadwork` has the alias `canary`"):
+            rollout.run("canary")
+        cluster.close()
+
+
+def test_a_model_that_lies_where_its_address_may_change_is_not_rolled_out(registry, register, tmp_path, monkeypatch):
+    version = register("a")
+    registry.promote(version, expected_champion=None)
+    found = registry.version(version)
+    monkeypatch.setattr(registry, "version", lambda _: replace(found, source="s3://bucket/models/latest/"))
+    with kubernetes_objects() as api:
+        cluster = connected(api, tmp_path, monkeypatch)
+        lock = LeaseLock(cluster, "r-rollout", namespace="here", what="rollout")
+        rollout = Rollout(
+            registry=registry, helm=Helm("none", "here"), release="r", chart=tmp_path,
+            predictor=Predictor(cluster, "here", "r-roadwork"), lock=lock, timeout_s=1,
+        )  # fmt: skip
+        with pytest.raises(SettingsError, match="version 1 lies at `s3://bucket/models/latest/`, expected an address"):
+            rollout.run()
+        cluster.close()
