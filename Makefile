@@ -57,6 +57,7 @@ images: $(VENV)/.installed ## every container image but the GPU ones, with its s
 .PHONY: kind-up
 kind-up: $(VENV)/.installed ## a local cluster with cert-manager, KServe and kwok; no registry is needed
 	@$(PY) -m tests.cluster up $(ARGS)
+	@$(PY) -m tests.cluster load
 
 .PHONY: kind-down
 kind-down: $(VENV)/.installed ## removes the local cluster and all that was started for it; what was built is kept
@@ -64,6 +65,7 @@ kind-down: $(VENV)/.installed ## removes the local cluster and all that was star
 
 .PHONY: deploy
 deploy: $(VENV)/.installed ## brings the whole stack to the current cluster: PROFILE=kind or PROFILE=gpu; says what the cluster lacks
+	@if test $(PROFILE) = kind; then $(PY) -m tests.cluster load; fi
 	@$(PY) -m manifests.deploy $(PROFILE) $(ARGS)
 
 .PHONY: image-test
@@ -72,6 +74,7 @@ image-test: $(VENV)/.installed ## the images that `make images` built: contents,
 
 .PHONY: cluster-test
 cluster-test: $(VENV)/.installed ## the charts on the cluster of KUBECONFIG; what it lacks is skipped by name and counted
+	@$(PY) -m tests.cluster load
 	@$(PYTEST) tests/cluster -q -m cluster --durations=10 $(ARGS)
 
 .PHONY: test-full

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import boto3
+from boto3.session import Session
 from botocore.exceptions import ClientError
 
 from manifests import credentials
@@ -146,7 +146,7 @@ def models_uri(values: Mapping[str, Any]) -> str:
 def _upload(cluster: Cluster, model: ModelDirectory, uri: str) -> str:
     bucket = S3Location.parse(uri).bucket
     with object_store(cluster):
-        client: Any = boto3.client("s3")
+        client: Any = Session().client("s3")  # the default session would keep the keys that it saw first
         try:
             client.head_bucket(Bucket=bucket)
         except ClientError:

@@ -46,8 +46,8 @@ def _run(lab: Lab, arguments: argparse.Namespace, steps: Steps) -> None:
         case "images":
             print(f"\n{lab.images()}\n\n{steps.table()}")
         case "load":
-            loaded = lab.load(arguments.image)
-            print("\n".join(f"loaded {image}" for image in loaded) or "all of them were there")
+            loaded = lab.load(arguments.image) if arguments.image else lab.load_ours()
+            print("\n".join(f"loaded {image}" for image in loaded) or "there was nothing to load")
         case _:
             found = lab.status()
             print(json.dumps(found, indent=2) if arguments.json else _text(found))
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="removes the cluster and stops an engine of ours; what was built stays")
     commands.add_parser("images", help="builds the node image alone")
     load = commands.add_parser("load", help="brings images from the engine to the cluster's node")
-    load.add_argument("image", nargs="+")
+    load.add_argument("image", nargs="*", help="default: those of ours that were built, if there is a cluster")
     status = commands.add_parser("status", help="what there is")
     status.add_argument("--json", action="store_true")
     return parser

@@ -28,7 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(*names, optional=False): what the cluster must have: kserve, kwok, storage, network-policies, "
         "image:NAME",
     )
+    config.addinivalue_line("markers", "cluster: asks a cluster; `make cluster-test` runs these")
     config.stash[_LACKING] = Counter()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
 
 
 @pytest.hookimpl(wrapper=True)

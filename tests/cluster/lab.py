@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from manifests.docker import ContainerError, Docker
+from manifests.images import IMAGES
 from streetvision.errors import BusyError, StreetvisionError
 from tests.cluster import base_image, cache, engine, go_build, images, node_image
 from tests.cluster.addons import Addons
@@ -110,6 +111,14 @@ class Lab:
         """
         with self._locked(), self.steps.step(f"load {len(names)} images"):
             return self.running().load(names)
+
+    def load_ours(self) -> list[str]:
+        """Brings those of our images that were built, and returns those that the node had not."""
+        docker = engine.find()
+        if docker is None or not self._kind(docker).answers():
+            return []
+        built = [image.reference for image in IMAGES if docker.has(image.reference)]
+        return self.load(built) if built else []
 
     def running(self) -> Kind:
         """The cluster, which must be up.

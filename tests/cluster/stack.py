@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import boto3
+from boto3.session import Session
 from botocore.config import Config
 
 from manifests import charts, credentials, deploy
@@ -127,7 +127,8 @@ class Stack:
     def s3(self, keys: tuple[str, str] | None = None) -> Iterator[Any]:
         """Yields a boto3 client of the bucket's server, with the keys of the release, or other ones."""
         with self.object_store_environment(keys):
-            yield boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+            # boto3's own session would keep the keys that it saw first
+            yield Session().client("s3", config=Config(s3={"addressing_style": "path"}))
 
 
 @contextmanager

@@ -137,9 +137,9 @@ def test_a_second_run_changes_nothing(namespace: Client, installed: Deployment, 
 
 def test_helm_test_passes(namespace: Client, installed: Deployment):
     said = namespace.helm("test", RELEASE, "--logs", "--timeout", "5m", timeout_s=600)
-    suites = re.findall(r"TEST SUITE: +(\S+)", said)
-    assert {name.split("-")[1] for name in suites} >= {"mlflow", "roadwork", "miner"} or len(suites) >= 3, said
-    assert "Phase:          Failed" not in said
+    assert dict(re.findall(r"TEST SUITE: +(\S+)\n(?:.*\n){2}Phase: +(\w+)", said)) == {
+        f"{RELEASE}-{part}-test": "Succeeded" for part in ("mlflow", "roadwork", "miner")
+    }
 
 
 def test_another_model_is_served_after_an_upgrade_and_the_first_after_a_rollback(
@@ -200,10 +200,12 @@ def _next_charts(folder: Path) -> Path:
 
 
 def _chart_labels(namespace: Client) -> set[tuple[str, str]]:
+    """Chart and version of the release's own objects; what KServe makes of them follows in its own time."""
+    kinds = "deployments,services,configmaps,cronjobs,networkpolicies,inferenceservices,servingruntimes"
     labels = [
         one["metadata"]["labels"]["helm.sh/chart"]
-        for one in namespace.objects("deployments,services,configmaps,cronjobs,networkpolicies", selector=OURS)
-        if "helm.sh/chart" in one["metadata"]["labels"]
+        for one in namespace.objects(kinds, selector=OURS)
+        if "ownerReferences" not in one["metadata"]
     ]
     return {(name, version) for name, _, version in (label.rpartition("-") for label in labels)}
 
