@@ -175,16 +175,21 @@ class Cluster:
             ClusterError: it was not open within a minute.
         """
         command = self._kubectl(("port-forward", "--address=127.0.0.1", what, f":{port}"), in_namespace=True)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            try:
-                assert process.stdout is not None
-                line = process.stdout.readline()
-                found = re.search(r"127\.0\.0\.1:(\d+)", line)
-                if found is None:
-                    raise ClusterError(f"no way to {what} in namespace `{self.namespace}`: {line.strip()}")
-                yield int(found[1])
-            finally:
-                process.terminate()
+        deadline = time.monotonic() + _QUESTION_S
+        while True:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+                try:
+                    assert process.stdout is not None
+                    line = process.stdout.readline()
+                    found = re.search(r"127\.0\.0\.1:(\d+)", line)
+                    if found is not None:
+                        yield int(found[1])
+                        return
+                finally:
+                    process.terminate()
+            if time.monotonic() > deadline:
+                raise ClusterError(f"no way to {what} in namespace `{self.namespace}`: {line.strip()}")
+            time.sleep(1.0)  # kubectl may have picked a pod that is not running yet
 
     def _versions(self) -> dict[str, Any]:
         try:

@@ -42,8 +42,8 @@ def release(cluster: Client) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def counted(release: Stack) -> dict[str, int]:
-    """How many challenges the miner accepted in all drills so far."""
-    return {"accepted": 0}
+    """How many challenges of all drills so far were answered, and how many ended in an error on the way."""
+    return {"answered": 0, "unclear": 0}
 
 
 @pytest.fixture
@@ -54,13 +54,19 @@ def challenges(release: Stack, counted: dict[str, int]) -> Iterator[Traffic]:
     ) as running:
         yield running
         seen = running.stop()
-    counted["accepted"] += len(seen)
+    count(counted, seen)
     unanswered = [one for one in seen if one.error]
     assert not unanswered, f"{len(unanswered)} of {len(seen)} challenges had no reply: {unanswered[:3]}"
     slowest = max(one.latency_ms for one in seen) / 1e3
     assert slowest < DEADLINE_S, f"the slowest of {len(seen)} answers took {slowest:.1f} s"
     wrong = [one for one in seen if not (one.is_abstention or one.is_of(FIRST) or one.is_of(SECOND))]
     assert not wrong, f"{len(wrong)} of {len(seen)} answers are of no model: {wrong[:3]}"
+
+
+def count(counted: dict[str, int], seen: Sequence[Seen]) -> None:
+    unclear = sum(bool(one.error) for one in seen)
+    counted["answered"] += len(seen) - unclear
+    counted["unclear"] += unclear
 
 
 def abstentions(seen: Sequence[Seen]) -> int:
@@ -211,14 +217,14 @@ def test_a_new_hotkey_replaces_the_old_one_without_a_restart(release: Stack, cou
     def answers() -> bool:
         with traffic(client, url=release.miner_url, miner=new, validator_secret=VALIDATOR) as running:
             seen = running.stop()
-        counted["accepted"] += sum(not one.error for one in seen)
+        count(counted, seen)
         return not any(one.error for one in seen)
 
     wait.until(answers, what="an answer under the new hotkey", timeout_s=240, every_s=10)
     assert uids(client, MINER_PODS) == pods, "the miner was restarted"
     with traffic(client, url=release.miner_url, miner=old, validator_secret=VALIDATOR) as running:
         seen = running.stop()  # validators hear of a new hotkey later than the miner
-    counted["accepted"] += len(seen)
+    count(counted, seen)
     assert not any(one.error for one in seen), "the hotkey before is not answered for any more"
 
 
@@ -232,15 +238,17 @@ def hotkey() -> tuple[str, bytes]:
 def test_every_challenge_of_all_drills_is_in_the_prediction_log_once(
     release: Stack, counted: dict[str, int], tmp_path: Path
 ):
-    assert counted["accepted"] > 300, "the drills before this one did not run"
+    assert counted["answered"] > 300, "the drills before this one did not run"
 
     def complete() -> Log | None:
         log = prediction_log(release, tmp_path)
-        return log if len(log.rows) >= counted["accepted"] else None
+        return log if len(log.rows) >= counted["answered"] else None
 
-    log = wait.until(complete, what=f"{counted['accepted']} rows in the bucket", timeout_s=180, every_s=10)
-    assert len(log.rows) == counted["accepted"]
-    assert len({row.request_id for row in log.rows}) == counted["accepted"]
+    log = wait.until(complete, what=f"{counted['answered']} rows in the bucket", timeout_s=180, every_s=10)
+    rows = len(log.rows)
+    assert len({row.request_id for row in log.rows}) == rows
+    # A challenge may be accepted whose reply is lost; none is in the log that nobody sent.
+    assert counted["answered"] <= rows <= counted["answered"] + counted["unclear"], counted
 
 
 def prediction_log(release: Stack, folder: Path) -> Log:

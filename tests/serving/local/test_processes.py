@@ -62,8 +62,12 @@ def test_a_process_is_stopped_with_what_it_started(start: Start, log: Path):
     assert processes.alive(process.pid)
     processes.stop(process.pid)
     assert not processes.alive(process.pid)
-    in_group = [int(file.parent.name) for file in Path("/proc").glob("[0-9]*/stat") if group(file) == process.pid]
-    assert not any(processes.alive(pid) for pid in in_group)
+    deadline = time.monotonic() + 10  # a killed process is there until its new parent has looked at it
+    while in_group := [file for file in Path("/proc").glob("[0-9]*/stat") if group(file) == process.pid]:
+        if not any(processes.alive(int(file.parent.name)) for file in in_group):
+            break
+        assert time.monotonic() < deadline, in_group
+        time.sleep(0.05)
 
 
 def test_a_process_that_ignores_sigterm_is_killed(start: Start, log: Path):

@@ -88,17 +88,20 @@ def blacklist(synapse: ImageSynapse) -> typing.Tuple[bool, str]:
 class HotkeyOnly:
     hotkey = BOB
 
-with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
-axon = bittensor.Axon(wallet=HotkeyOnly(), port=port, ip="127.0.0.1", external_ip="127.0.0.1")
-axon.attach(forward, blacklist)
-axon.start()
-while True:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-        break
-    except OSError:
+def started():
+    "An axon that listens and its port, or none where the port was taken meanwhile."
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    axon = bittensor.Axon(wallet=HotkeyOnly(), port=port, ip="127.0.0.1", external_ip="127.0.0.1")
+    axon.attach(forward, blacklist)
+    axon.start()
+    for _ in range(200):
+        if axon.fast_server.started:
+            return axon, port
         time.sleep(0.05)
+    return None
+
+axon, port = started() or started() or started()
 print(port, flush=True)
 sys.stdin.readline()
 axon.stop()
