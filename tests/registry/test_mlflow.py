@@ -189,7 +189,8 @@ def test_promotion_during_another_is_busy(database, register, tmp_path):
 def test_alias_that_reads_back_elsewhere_is_an_error(registry, register, monkeypatch):
     version = register("a").version
     monkeypatch.setattr(Registry, "_point", lambda self, alias, version, hold: None)
-    with pytest.raises(RegistryError, match=r"aliases of `roadwork` read back as \{'challenger': 1\}, expected \{'champion': 1\}"):
+    read_back = r"aliases of `roadwork` read back as \{'challenger': 1\}, expected \{'champion': 1\}"
+    with pytest.raises(RegistryError, match=read_back):
         registry.promote(version, expected_champion=None)
 
 
