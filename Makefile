@@ -16,6 +16,7 @@ STATE ?= .streetvision
 PROFILE ?= kind
 ARGS ?=
 PYTEST := $(PY) -m pytest
+PYTEST_2 := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile # two files at a time
 
 export DATA PRESET STATE # through the environment, so that any name of a folder is safe
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -30,8 +31,8 @@ run: $(VENV)/.installed ## the main job, end to end; DATA=folder for your own ph
 
 .PHONY: test
 test: $(VENV)/.installed ## every test that needs nothing but PyPI (about 15 minutes); what is left out is counted
-	@OMP_NUM_THREADS=1 $(PYTEST) tests/unit -q -m "not gpu" -n 2 --dist loadfile $(ARGS)
-	@$(PYTEST) --ignore tests/unit -q -m "not gpu and not cluster and not images" --durations=10 $(ARGS)
+	@$(PYTEST_2) tests/unit -q -m "not gpu" $(ARGS)
+	@$(PYTEST_2) --ignore tests/unit -q -m "not gpu and not cluster and not images" --durations=10 $(ARGS)
 
 ##@ A stack that stays up
 
@@ -75,7 +76,7 @@ image-test: $(VENV)/.installed ## the images that `make images` built: contents,
 .PHONY: cluster-test
 cluster-test: $(VENV)/.installed ## the charts on the cluster of KUBECONFIG; what it lacks is skipped by name and counted
 	@$(PY) -m tests.cluster load
-	@$(PYTEST) tests/cluster -q -m cluster --durations=10 $(ARGS)
+	@$(PYTEST_2) tests/cluster -q -m cluster --durations=10 $(ARGS)
 
 .PHONY: test-full
 test-full: test images image-test kind-up deploy cluster-test kind-down ## `make test` and all that needs apt, Go and root
@@ -87,7 +88,7 @@ install: $(VENV)/.installed ## the virtual environment alone
 
 .PHONY: unit
 unit: $(VENV)/.installed ## the unit suite alone, under a minute
-	@OMP_NUM_THREADS=1 $(PYTEST) tests/unit -q -m "not slow and not gpu" -n 2 --dist loadfile $(ARGS)
+	@$(PYTEST_2) tests/unit -q -m "not slow and not gpu" $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.installed ## hostile input, 5,000 cases of each kind
